@@ -1,0 +1,248 @@
+"""The one tree of errors that labhub raises.
+
+Every class derives from `LabHubError` and from the matching builtin, so that both ``except LabHubError`` and
+``except TimeoutError`` work. The message says what was wrong, with which value, and what to do next; the facts behind
+it are attributes, listed per class.
+"""
+
+from __future__ import annotations
+
+
+class LabHubError(Exception):
+    """Base of all errors raised by labhub.
+
+    Parameters
+    ----------
+    message : str
+        What was wrong, with which value, and what to do next.
+    **facts : object
+        The facts behind the message; each becomes an attribute.
+    """
+
+    def __init__(self, message: str, **facts: object) -> None:
+        super().__init__(message)
+        self.__dict__.update(facts)
+
+
+class InvalidArgument(LabHubError, ValueError):
+    """An argument has a value that cannot be used."""
+
+
+class InvalidName(InvalidArgument):
+    """A channel, segment or broker name does not match ``[A-Za-z0-9][A-Za-z0-9._-]{0,127}``.
+
+    Attributes
+    ----------
+    name : str
+        The refused name.
+    """
+
+    name: str
+
+
+class SchemaMismatch(LabHubError, ValueError):
+    """Two schemas, or a value and a schema, do not describe the same bytes.
+
+    Attributes
+    ----------
+    difference : tuple of str
+        One line for each field that differs.
+    """
+
+    difference: tuple[str, ...] = ()
+
+
+class IncompatibleSegment(LabHubError, ValueError):
+    """A file is not a DataBlock segment that this build can use.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    field : str
+        The header field that gave it away.
+    """
+
+    path: str
+    field: str = ""
+
+
+class VersionMismatch(IncompatibleSegment):
+    """A segment, or a broker, speaks another version of the layout or protocol.
+
+    Attributes
+    ----------
+    ours, theirs : int
+        The two versions.
+    """
+
+    ours: int
+    theirs: int
+
+
+class SegmentTokenMismatch(LabHubError, PermissionError):
+    """The segment is not the one that was asked for: its shared secret or its instance id differs."""
+
+
+class SegmentAccessError(LabHubError, PermissionError):
+    """A segment, directory or key file belongs to another user, is a symbolic link, or is open to others.
+
+    Attributes
+    ----------
+    path : str
+        The file or directory.
+    """
+
+    path: str
+
+
+class SegmentSpaceError(LabHubError, OSError):
+    """The segment does not fit: the file system, the address space or the table of open files is full.
+
+    Attributes
+    ----------
+    needed, free : int
+        Bytes asked for and bytes available (-1 where unknown).
+    """
+
+    needed: int = -1
+    free: int = -1
+
+
+class ChannelNotFound(LabHubError, LookupError):
+    """No channel or segment of that name is there.
+
+    Attributes
+    ----------
+    channel : str
+        The name that was looked for.
+    """
+
+    channel: str
+
+
+class ChannelBusy(LabHubError, RuntimeError):
+    """The channel already has a live producer, or a consumer where only one is allowed.
+
+    Attributes
+    ----------
+    pid : int
+        Process that holds it (0 where unknown).
+    """
+
+    pid: int = 0
+
+
+class TimeoutExpired(LabHubError, TimeoutError):
+    """Nothing arrived within the timeout (in seconds)."""
+
+
+class BackpressureTimeout(TimeoutExpired):
+    """A lossless consumer held the producer for longer than the write's timeout.
+
+    Attributes
+    ----------
+    pid : int
+        Process of the slowest lossless consumer.
+    lag : int
+        Its lag (in slots).
+    """
+
+    pid: int = 0
+    lag: int = 0
+
+
+class StreamError(LabHubError, RuntimeError):
+    """Base of what can befall a reader in mid-stream."""
+
+
+class Lapped(StreamError):
+    """A zero-copy view was overwritten by the producer while it was in use; what it showed must be discarded.
+
+    Attributes
+    ----------
+    seq : int
+        The slot that was lost.
+    """
+
+    seq: int
+
+
+class Evicted(StreamError):
+    """A lossless consumer was evicted because it held up the producer; it has been registered anew at the head.
+
+    Attributes
+    ----------
+    lost : int
+        Exactly how many slots it lost.
+    """
+
+    lost: int
+
+
+class ProducerGone(StreamError, ConnectionError):
+    """The producer died without closing the channel and nobody took it over.
+
+    Attributes
+    ----------
+    pid : int
+        Process of the dead producer.
+    """
+
+    pid: int = 0
+
+
+class ChecksumError(StreamError, ValueError):
+    """The bytes of a slot do not match the checksum that its producer stored.
+
+    Attributes
+    ----------
+    seq : int
+        The slot.
+    """
+
+    seq: int
+
+
+class ClosedError(LabHubError, ValueError):
+    """The object was closed before this call."""
+
+
+class ConcurrentUseError(LabHubError, RuntimeError):
+    """Two threads used one producer or consumer at the same time, or a slot is already open."""
+
+
+class ForkedProcessError(LabHubError, RuntimeError):
+    """A producer, consumer or hub of the parent process was used in a forked child."""
+
+
+class LifecycleError(LabHubError, RuntimeError):
+    """Lifecycle modules depend on each other in a circle, on a missing one, or failed to start."""
+
+
+class BrokerUnreachable(LabHubError, ConnectionError):
+    """No broker answered.
+
+    Attributes
+    ----------
+    endpoint : str
+        Where it was looked for.
+    """
+
+    endpoint: str = ""
+
+
+class AuthenticationError(LabHubError, PermissionError):
+    """A key was refused: the server's, the client's, or a key file that others can read."""
+
+
+class ProtocolError(LabHubError, ValueError):
+    """A message breaks the protocol, or the broker refused a request.
+
+    Attributes
+    ----------
+    code : str
+        One of `labhub.protocol.messages.ErrorCode`.
+    """
+
+    code: str = "INVALID_REQUEST"
