@@ -1,0 +1,407 @@
+// A reader of a channel. Lossy: never slows the producer, and knows exactly what it lost. Lossless: the producer waits.
+#pragma once
+
+#include "endpoint.hpp"
+
+namespace labhub {
+
+constexpr std::int64_t kStartNewest = -1;  // the next slot to be committed
+constexpr std::int64_t kStartOldest = -2;  // as far back as the ring holds
+constexpr std::int64_t kStartLast = -3;    // the newest committed slot, if there is one
+constexpr std::int64_t kStreamEnded = -1;
+constexpr std::int64_t kTimedOut = -2;
+
+struct HeaderCopy {  // a slot header as readers get it: `seq` is the slot's index
+  std::uint64_t seq;
+  std::int64_t timestamp_ns;
+  std::uint64_t nbytes;
+  std::uint32_t flags, epoch;
+  std::uint8_t checksum[32];
+};
+static_assert(sizeof(HeaderCopy) == sizeof(SlotHeader));
+
+// The copy of a slot that the producer may be overwriting. Formally a data race, and so the only function that
+// ThreadSanitizer is told to leave alone: what it copied is believed only after the acquire fence and the second look
+// at seq, which exclude every torn byte (weak-memory simulation in verification/).
+__attribute__((noinline, no_sanitize("thread"))) inline void racy_copy(void* to, const void* from, std::size_t n) {
+  std::memcpy(to, from, n);
+}
+
+struct Got {
+  std::uint64_t first, count, lost;
+};
+
+class Consumer : public Endpoint {
+ public:
+  Consumer(const std::string& directory, const std::string& name, bool lossless, std::int64_t start,
+           const std::function<void(const Header&)>& accept = {})
+      : lossless_(lossless) {
+    check_name(name);
+    path_ = directory + "/" + name;
+    const DirectoryHandle dir(directory, false);
+    OpenFile o = open_file(dir, name);
+    auto map = map_checked(o, path_);
+    if (accept) accept(*reinterpret_cast<const Header*>(map->base()));
+    segment_ = std::make_unique<Segment>(std::move(map));
+    segment_->map()->protect_payload(segment_->payload_offset);
+    file_ = std::move(o.file);
+    take_line();
+    if (lossless_) enlist();
+    else cursor_ = head();
+    place(start);
+  }
+  ~Consumer() {
+    if (!closed() && !file_->forked()) leave();
+  }
+
+  bool lossless() const { return lossless_; }
+  std::uint64_t cursor() const { return cursor_; }
+  std::uint64_t lost() const { return lost_; }
+  bool ended() const { return header().owner.closed.load(std::memory_order_acquire) != kOpen; }  // pairs with end_stream
+  std::uint32_t epoch() const { return header().owner.epoch.load(std::memory_order_acquire); }
+  std::uint32_t producer_pid() const { return header().owner.pid.load(std::memory_order_relaxed); }
+  bool producer_alive() const { return !closed() && locked_by_other(file_->get(), kProducerLock); }
+
+  // How many slots are unread (at least min_slots); 0 after the timeout; kStreamEnded.
+  std::int64_t wait(std::uint64_t min_slots, std::int64_t timeout_ns, bool until_gone, const Interrupted& i) {
+    InUse guard(*this);
+    return wait_unread(min_slots, Deadline(timeout_ns), until_gone, i);
+  }
+
+  Got read(std::uint8_t* data, HeaderCopy* headers, std::uint64_t n) {
+    InUse guard(*this);
+    if (open_) throw still_open();
+    for (int attempt = 0; attempt < 8; ++attempt) {  // a copy that lost every slot is tried again, with half as many
+      if (lossless_) check_evicted();
+      const std::uint64_t first = skip_overwritten(head());
+      const std::uint64_t unread = static_cast<std::uint64_t>(std::max<std::int64_t>(0, behind(head())));
+      const std::uint64_t want = std::min({n, unread, segment_->capacity});
+      if (want == 0) break;
+      const std::uint64_t bad = copy_valid(first, want, data, headers);
+      if (lossless_) check_evicted();
+      lose(bad);
+      advance(first + want);
+      count(received_, want - bad);
+      if (bad < want) return {first + bad, want - bad, take_pending()};
+      n = std::max<std::uint64_t>(1, want / 2);
+    }
+    return {cursor_, 0, take_pending()};
+  }
+
+  // History, cursor untouched.
+  Got peek(std::uint64_t first, std::uint8_t* data, HeaderCopy* headers, std::uint64_t n) {
+    InUse guard(*this);
+    const std::uint64_t h = head();
+    const std::uint64_t oldest = oldest_held(h);
+    const std::uint64_t last = n > h - std::min(first, h) ? h : first + n;
+    first = std::max(first, oldest);
+    if (first >= last) return {first, 0, 0};
+    const std::uint64_t bad = copy_valid(first, last - first, data, headers);
+    return {first + bad, last - first - bad, 0};
+  }
+
+  std::int64_t acquire(bool newest, std::int64_t timeout_ns, bool until_gone, const Interrupted& i) {
+    InUse guard(*this);
+    if (open_) throw still_open();
+    const Deadline deadline(timeout_ns);
+    for (;;) {
+      const std::int64_t unread = wait_unread(1, deadline, until_gone, i);
+      if (unread <= 0) return unread == 0 ? kTimedOut : kStreamEnded;
+      std::uint64_t seq = skip_overwritten(head());
+      if (newest) {
+        const std::uint64_t last = head() - 1;
+        lose(last - seq);
+        advance(seq = last);
+      }
+      if (segment_->slot(seq).seq.load(std::memory_order_acquire) == complete(seq)) {  // pairs with finish_slot
+        open_ = true;
+        return static_cast<std::int64_t>(seq);
+      }
+      lose(1);  // overwritten between the two looks
+      advance(seq + 1);
+    }
+  }
+
+  bool valid() {
+    InUse guard(*this);
+    need_open();
+    return intact(cursor_) && (!lossless_ || enlisted());
+  }
+
+  HeaderCopy open_header() {
+    InUse guard(*this);
+    need_open();
+    HeaderCopy h;
+    copy_header(cursor_, h);
+    if (lossless_) check_evicted();
+    if (!intact(cursor_)) throw lapped();
+    return h;
+  }
+
+  void release() {
+    InUse guard(*this);
+    need_open();
+    open_ = false;
+    if (lossless_) check_evicted();
+    if (intact(cursor_)) {
+      count(received_, 1);
+      advance(cursor_ + 1);
+      return;
+    }
+    Fault fault = lapped();
+    lose(1);
+    take_pending();  // this loss is told here, not with the next batch
+    advance(cursor_ + 1);
+    throw fault;
+  }
+
+  void seek(std::int64_t start) {
+    InUse guard(*this);
+    if (lossless_) throw Fault(Code::invalid_argument, "a lossless consumer cannot seek: it reads every slot; open a lossy one");
+    if (open_) throw still_open();
+    place(start);
+  }
+
+  void close() {
+    InUse guard(*this, true);
+    if (!closed() && !file_->forked()) leave();
+  }
+
+ private:
+  CursorLine* line() const { return line_ < 0 ? nullptr : &header().lines[line_]; }
+  std::int64_t behind(std::uint64_t h) const { return static_cast<std::int64_t>(h - cursor_); }
+  std::uint64_t oldest_held(std::uint64_t h) const {
+    const std::uint64_t first = header().commit.first_seq;
+    return h - first > segment_->capacity ? h - segment_->capacity : first;
+  }
+
+  void take_line() {
+    const std::uint8_t sync = header().identity.sync;
+    if (lossless_ && sync == kLatestOnly)
+      throw Fault(Code::invalid_argument, path_ + " never makes its producer wait (LATEST_ONLY); read it with a lossy consumer, "
+                                                  "or create it with lossless=True");
+    const std::uint32_t from = lossless_ ? 0 : kMaxLossless;
+    const std::uint32_t to = !lossless_ ? kMaxLines : sync == kSequential ? 1 : kMaxLossless;
+    for (std::uint32_t k = from; k < to; ++k) {
+      if (!try_lock(file_->get(), line_lock(k))) continue;
+      line_ = static_cast<int>(k);
+      CursorLine& l = *line();
+      generation_ = (l.state.load(std::memory_order_relaxed) >> 2) + 1;  // a dead owner's state is left; ours differs
+      l.pid.store(static_cast<std::uint32_t>(::getpid()), std::memory_order_relaxed);
+      l.start_time.store(start_time(), std::memory_order_relaxed);
+      l.received.store(0, std::memory_order_relaxed);
+      l.lost.store(0, std::memory_order_relaxed);
+      if (!lossless_) l.state.store(line_state(generation_, kActive), std::memory_order_release);  // read by tools
+      return;
+    }
+    if (!lossless_) return;  // one observer too many: it reads like the others, and tools do not see it
+    const auto pid = header().lines[from].pid.load(std::memory_order_relaxed);
+    throw Fault(Code::busy, path_ + " has no place for one more lossless consumer (" + str(to - from) + " at most, the first "
+                            "is process " + str(pid) + "); close one, or read with mode=\"stream\"").with("pid", std::int64_t{pid});
+  }
+
+  // Register at the head. Between our first look at commit and ACTIVE the producer may run ahead by a scan that did not
+  // know us; only the second look, after the fence, gives a cursor that no such run can reach.
+  void enlist() {
+    CursorLine& l = *line();
+    l.cursor.store(head(), std::memory_order_relaxed);
+    l.state.store(line_state(generation_, kActive), std::memory_order_release);  // pairs with scan()
+    std::atomic_thread_fence(std::memory_order_seq_cst);                         // pairs with the fence in scan()
+    cursor_ = head();
+    l.cursor.store(cursor_, std::memory_order_release);
+    notify_producer(header(), cursor_);
+  }
+
+  bool enlisted() const {
+    return line()->state.load(std::memory_order_relaxed) == line_state(generation_, kActive);
+  }
+
+  // Called after the acquire fence that follows a copy; pairs with the producer's compare-and-swap to EVICTED, which comes
+  // before it overwrites anything of ours.
+  void check_evicted() {
+    if (enlisted()) return;
+    const std::uint64_t old = cursor_;
+    open_ = false;
+    ++generation_;
+    enlist();
+    const std::uint64_t lost = cursor_ - old + pending_;
+    pending_ = 0;
+    count(lost_, cursor_ - old);
+    show();
+    throw Fault(Code::evicted, path_ + ": this lossless consumer held up the producer and was evicted; " + str(lost) +
+                               " slots are lost, reading goes on at seq " + str(cursor_))
+        .with("lost", static_cast<std::int64_t>(lost));
+  }
+
+  void place(std::int64_t start) {
+    const std::uint64_t h = lossless_ ? cursor_ : head();  // a lossless one was registered at cursor_
+    const std::uint64_t first = header().commit.first_seq;
+    switch (start) {
+      case kStartNewest: cursor_ = h; break;
+      case kStartOldest: cursor_ = oldest_held(h); break;
+      case kStartLast: cursor_ = h > first ? h - 1 : h; break;
+      default:
+        if (start < 0) throw Fault(Code::invalid_argument, "start is a seq, newest or oldest, not " + std::to_string(start));
+        cursor_ = std::max(static_cast<std::uint64_t>(start), first);
+        if (lossless_ && cursor_ > h)
+          throw Fault(Code::invalid_argument, "a lossless consumer cannot start at seq " + str(cursor_) +
+                                              ", which is not written yet (the head is " + str(h) + ")");
+    }
+    // History below the registration is read like a lossy reader's. The producer must not see us further behind than a
+    // whole ring.
+    if (CursorLine* l = line()) l->cursor.store(std::max(cursor_, oldest_held(h)), std::memory_order_release);
+  }
+
+  std::int64_t wait_unread(std::uint64_t min_slots, const Deadline& deadline, bool until_gone, const Interrupted& interrupted) {
+    Header& h = header();
+    min_slots = std::clamp<std::uint64_t>(min_slots, 1, segment_->capacity);
+    const auto unread = [&] {
+      const std::int64_t n = behind(head());
+      return n <= 0 ? 0 : std::min<std::int64_t>(n, static_cast<std::int64_t>(segment_->capacity));
+    };
+    for (;;) {
+      if (lossless_) check_evicted();
+      // Order: closed before commit. The producer commits before it closes, so whoever sees closed sees every commit.
+      const bool over = ended();
+      std::int64_t n = unread();
+      if (n >= static_cast<std::int64_t>(min_slots)) return n;
+      if (over) return n ? n : kStreamEnded;
+      if (until_gone && !producer_alive() && !ended()) {
+        n = unread();
+        if (n) return n;
+        throw Fault(Code::producer_gone, "the producer of " + path_ + ", process " + str(producer_pid()) +
+                    ", died without closing the channel; start it again, readers go on").with("pid", std::int64_t{producer_pid()});
+      }
+      if (deadline.passed()) return 0;
+      if (sleep_armed(h, n)) futex_wait(h.data.word, expected_, deadline.slice());
+      check(interrupted);
+    }
+  }
+
+  // Set the waiters bit and look again. False: something changed, do not sleep. A bit, not a counter: a waiter that is
+  // killed leaves a bit that costs one needless wake, where a counter would leak.
+  bool sleep_armed(Header& h, std::int64_t seen) {
+    std::uint32_t w = h.data.word.load(std::memory_order_acquire);  // pairs with wake_readers
+    expected_ = w | 1;
+    // acq_rel: pairs with the exchange in wake_readers. If ours comes later, we see its commit or closed flag just below;
+    // if it comes later, it sees our bit and wakes us.
+    if (!(w & 1) && !h.data.word.compare_exchange_strong(w, expected_, std::memory_order_acq_rel)) return false;
+    const std::int64_t n = behind(head());
+    return (n <= 0 ? 0 : std::min<std::int64_t>(n, static_cast<std::int64_t>(segment_->capacity))) == seen && !ended();
+  }
+
+  // A lossy reader more than a ring behind jumps; one that is exactly a ring behind is not late yet: its slot can be read
+  // until its seq turns odd, which the seq check finds out.
+  std::uint64_t skip_overwritten(std::uint64_t h) {
+    if (behind(h) > static_cast<std::int64_t>(segment_->capacity)) {
+      const std::uint64_t oldest = h - segment_->capacity;
+      lose(oldest - cursor_);
+      advance(oldest);
+    }
+    return cursor_;
+  }
+
+  bool intact(std::uint64_t i) const {
+    // Pairs with the release fence in begin_slot: if any byte that we used was a new one, this load sees the odd seq.
+    std::atomic_thread_fence(std::memory_order_acquire);
+    return segment_->slot(i).seq.load(std::memory_order_relaxed) == complete(i);
+  }
+
+  // How many of the slots first .. first + n are overwritten. The producer overwrites in order, so they are a prefix.
+  std::uint64_t clobbered(std::uint64_t first, std::uint64_t n) const {
+    std::uint64_t low = 0, high = n;
+    while (low < high) {
+      const std::uint64_t middle = low + (high - low) / 2;
+      if (intact(first + middle)) high = middle;
+      else low = middle + 1;
+    }
+    return low;
+  }
+
+  // Copy, validate, move the valid ones to the front; how many were clobbered.
+  std::uint64_t copy_valid(std::uint64_t first, std::uint64_t n, std::uint8_t* data, HeaderCopy* headers) const {
+    const std::uint64_t size = segment_->slot_nbytes;
+    const std::uint64_t early = clobbered(first, n);  // no use to copy these
+    for (std::uint64_t k = early; k < n; ++k) copy_header(first + k, headers[k]);
+    for (std::uint64_t k = early; k < n;) {  // runs of whole, adjacent slots in one copy
+      std::uint64_t run = 1;
+      const std::uint64_t nbytes = std::min(headers[k].nbytes, size);
+      if (nbytes == size && segment_->stride == size)
+        while (k + run < n && (first + k + run) % segment_->capacity && headers[k + run].nbytes == size) ++run;
+      racy_copy(data + k * size, segment_->payload(first + k), run == 1 ? nbytes : run * size);
+      if (nbytes < size) std::memset(data + k * size + nbytes, 0, size - nbytes);
+      k += run;
+    }
+    const std::uint64_t bad = std::max(early, clobbered(first, n));
+    if (bad && bad < n) {
+      std::memmove(data, data + bad * size, (n - bad) * size);
+      std::memmove(static_cast<void*>(headers), headers + bad, (n - bad) * sizeof *headers);
+    }
+    return bad;
+  }
+
+  void copy_header(std::uint64_t i, HeaderCopy& to) const {
+    const SlotHeader& s = segment_->slot(i);
+    to.seq = i;
+    to.timestamp_ns = s.timestamp_ns.load(std::memory_order_relaxed);  // all of these are validated by intact()
+    to.nbytes = s.nbytes.load(std::memory_order_relaxed);
+    to.flags = s.flags.load(std::memory_order_relaxed);
+    to.epoch = s.epoch.load(std::memory_order_relaxed);
+    racy_copy(to.checksum, s.checksum, sizeof to.checksum);
+  }
+
+  void lose(std::uint64_t n) {
+    pending_ += n;
+    count(lost_, n);
+  }
+  std::uint64_t take_pending() {
+    const std::uint64_t n = pending_;
+    pending_ = 0;
+    show();
+    return n;
+  }
+  static void count(std::uint64_t& counter, std::uint64_t n) { counter += n; }
+  void show() const {  // for tools; nobody decides anything by it
+    if (CursorLine* l = line()) {
+      l->received.store(received_, std::memory_order_relaxed);
+      l->lost.store(lost_, std::memory_order_relaxed);
+    }
+  }
+  void advance(std::uint64_t cursor) {
+    cursor_ = cursor;
+    CursorLine* l = line();
+    if (!l) return;
+    // release: what we read of the slots behind is done before the producer, which loads this with acquire, reuses them
+    l->cursor.store(cursor, std::memory_order_release);
+    if (lossless_) notify_producer(header(), cursor);
+  }
+
+  void need_open() const {
+    if (!open_) throw Fault(Code::invalid_argument, "no slot of " + path_ + " is open; acquire one first");
+  }
+  Fault still_open() const {
+    return Fault(Code::concurrent, "a slot of " + path_ + " is still open; release it first");
+  }
+  Fault lapped() const {
+    return Fault(Code::lapped, path_ + ": slot " + str(cursor_) + " was overwritten while it was in use; discard what you "
+                               "read of it").with("seq", static_cast<std::int64_t>(cursor_));
+  }
+
+  void leave() {
+    show();
+    if (CursorLine* l = line()) {
+      std::uint64_t mine = line_state(generation_, kActive);
+      l->state.compare_exchange_strong(mine, line_state(generation_, kFree), std::memory_order_release);
+      if (lossless_) notify_producer(header(), cursor_, true);
+    }
+    file_->close();  // drops the line's lock
+  }
+
+  bool lossless_, open_ = false;
+  int line_ = -1;
+  std::uint64_t generation_ = 0, cursor_ = 0, lost_ = 0, received_ = 0;
+  std::uint64_t pending_ = 0;  // lost, and not yet told
+  std::uint32_t expected_ = 0;
+};
+
+}  // namespace labhub

@@ -1,0 +1,189 @@
+// How a producer comes to its segment: create it, take a dead producer's over, or replace a dead one that differs.
+#pragma once
+
+#include <dirent.h>
+
+#include "endpoint.hpp"
+
+namespace labhub {
+
+struct Claimed {  // a segment whose producer lock we hold
+  std::unique_ptr<Descriptor> file;
+  std::shared_ptr<MemoryMap> map;
+  struct stat status {};
+  bool took_over = false;
+};
+
+inline void end_stream(Header& h, Closed how) {
+  h.owner.closed.store(how, std::memory_order_release);  // pairs with the acquire loads in wait()
+  wake_readers(h, h.commit.commit.load(std::memory_order_relaxed));
+  wake_producer(h);
+}
+
+class Creation {
+ public:
+  Creation(const DirectoryHandle& dir, const std::string& name, const Shape& shape, std::uint64_t first_seq)
+      : dir_(dir), name_(name), path_(dir.path + "/" + name), shape_(shape), first_seq_(first_seq) {
+    if (!compute_sizes(shape.capacity, shape.slot_nbytes, page_size(), shape.page_nbytes, sizes_))
+      throw Fault(Code::invalid_argument, "a ring of " + str(shape.capacity) + " slots of " + str(shape.slot_nbytes) +
+                                          " bytes cannot be made");
+  }
+
+  Claimed run() {
+    for (int attempt = 0; attempt < 200; ++attempt) {  // each retry means that somebody else made progress
+      Claimed c;
+      if (open_existing(c) || create(c)) {
+        sweep(c.status);
+        return c;
+      }
+    }
+    throw Fault(Code::busy, "other producers keep creating and removing " + path_).with("pid", std::int64_t{0});
+  }
+
+ private:
+  bool open_existing(Claimed& c) {
+    OpenFile o;
+    try {
+      o = open_file(dir_, name_);
+    } catch (const Fault& f) {
+      if (f.code == Code::not_found) return false;
+      throw;
+    }
+    if (!try_lock(o.file->get(), kProducerLock)) return refuse_live(o);
+    if (!still_there(dir_, name_, o.status)) return false;  // unlinked between open and lock
+    auto map = map_checked(o, path_);
+    Header& h = *reinterpret_cast<Header*>(map->base());
+    if (h.owner.closed.load(std::memory_order_acquire) != kOpen) {  // its producer died between the flag and the unlink
+      ::unlinkat(dir_.fd, name_.c_str(), 0);
+      return false;
+    }
+    if (!same_shape(h)) {
+      end_stream(h, kReplaced);
+      ::unlinkat(dir_.fd, name_.c_str(), 0);  // we hold its lock and it is still there: nobody else's
+      return false;
+    }
+    if (h.identity.shared_secret != shape_.shared_secret)
+      throw Fault(Code::token, path_ + " was created with another shared secret; use the same one to take it over");
+    c.file = std::move(o.file);
+    c.map = std::move(map);
+    c.status = o.status;
+    c.took_over = true;
+    return true;
+  }
+
+  bool refuse_live(const OpenFile& o) {
+    auto map = map_checked(o, path_, PROT_READ, 0);
+    if (!still_there(dir_, name_, o.status)) return false;
+    const auto pid = reinterpret_cast<Header*>(map->base())->owner.pid.load(std::memory_order_relaxed);
+    throw Fault(Code::busy, path_ + " already has a live producer, process " + str(pid) +
+                            "; close that one first, or choose another channel name").with("pid", std::int64_t{pid});
+  }
+
+  bool same_shape(const Header& h) const {
+    const Geometry& g = h.geometry;
+    return g.capacity == shape_.capacity && g.slot_nbytes == shape_.slot_nbytes && g.total_nbytes == sizes_.total_nbytes &&
+           std::memcmp(h.identity.schema_hash, shape_.schema_hash, 32) == 0 && h.identity.policy == shape_.policy &&
+           h.identity.sync == shape_.sync && h.identity.checksum == shape_.checksum;
+  }
+
+  Fault no_space(const std::string& why, std::uint64_t free) const {
+    return Fault(Code::space, path_ + " needs " + str(sizes_.total_nbytes) + " bytes, " + str(free) + " are free (" + why +
+                 "); use a smaller capacity, or set LABHUB_SHM_DIR to a larger file system")
+        .with("needed", static_cast<std::int64_t>(sizes_.total_nbytes)).with("free", static_cast<std::int64_t>(free));
+  }
+
+  bool create(Claimed& c) {
+    struct statvfs fs {};
+    if (::fstatvfs(dir_.fd, &fs) != 0) throw system_fault(errno, "cannot inspect", dir_.path);
+    const std::uint64_t free = std::uint64_t{fs.f_bavail} * fs.f_frsize;
+    if (free < sizes_.total_nbytes) throw no_space("checked before anything was created", free);
+
+    std::uint64_t random = 0;
+    if (::getrandom(&random, sizeof random, 0) != sizeof random) throw system_fault(errno, "no random bytes for", path_);
+    const std::string temporary = "." + name_ + "." + str(::getpid()) + "." + str(random) + ".tmp";
+    const int fd = ::openat(dir_.fd, temporary.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) throw system_fault(errno, "cannot create", path_);
+    c.file = std::make_unique<Descriptor>(fd);
+    try {
+      const bool linked = fill(c, free) && ::linkat(dir_.fd, temporary.c_str(), dir_.fd, name_.c_str(), 0) == 0;
+      ::unlinkat(dir_.fd, temporary.c_str(), 0);
+      return linked;  // EEXIST: somebody was faster; ENOENT: swept away between open and lock
+    } catch (...) {
+      ::unlinkat(dir_.fd, temporary.c_str(), 0);
+      throw;
+    }
+  }
+
+  // Give the file its size for good: with ftruncate alone a full tmpfs would kill the writer with SIGBUS later.
+  bool fill(Claimed& c, std::uint64_t free) {
+    const int fd = c.file->get();
+    if (!try_lock(fd, kProducerLock)) return false;
+    int error;
+    do error = ::posix_fallocate(fd, 0, static_cast<off_t>(sizes_.total_nbytes));
+    while (error == EINTR);
+    if (error == ENOSPC || error == EFBIG) throw no_space(std::strerror(error), free);
+    if (error) throw system_fault(error, "cannot allocate", path_);
+    if (::fstat(fd, &c.status) != 0) throw system_fault(errno, "cannot inspect", path_);
+    c.map = std::make_shared<MemoryMap>(fd, sizes_.total_nbytes, PROT_READ | PROT_WRITE, MAP_POPULATE);
+    return initialise(*reinterpret_cast<Header*>(c.map->base()));
+  }
+
+  bool initialise(Header& h) {  // the file is all zeros and nobody else can see it yet
+    Geometry& g = h.geometry;
+    g.abi = kAbiVersion;
+    g.header_nbytes = sizeof(Header);
+    g.capacity = shape_.capacity;
+    g.slot_nbytes = shape_.slot_nbytes;
+    g.stride = sizes_.stride;
+    g.slot_headers_offset = sizes_.slot_headers_offset;
+    g.payload_offset = sizes_.payload_offset;
+    g.total_nbytes = sizes_.total_nbytes;
+    Identity& id = h.identity;
+    std::memcpy(id.schema_hash, shape_.schema_hash, sizeof id.schema_hash);
+    if (::getrandom(id.instance_id, sizeof id.instance_id, 0) != sizeof id.instance_id)
+      throw system_fault(errno, "no random bytes for", path_);
+    id.shared_secret = shape_.shared_secret;
+    id.policy = shape_.policy;
+    id.sync = shape_.sync;
+    id.checksum = shape_.checksum;
+    h.commit.first_seq = first_seq_;
+    h.commit.created_ns = clock_ns(CLOCK_REALTIME);
+    h.commit.commit.store(first_seq_, std::memory_order_relaxed);
+    h.data.word.store(data_word(first_seq_), std::memory_order_relaxed);
+    g.magic.store(kMagic, std::memory_order_release);  // pairs with the acquire load in map_checked
+    return true;
+  }
+
+  // Remove what creators of this channel left behind when they died, and our own second name if one did between link and
+  // unlink. A file whose lock is held is being created by somebody who lives.
+  void sweep(const struct stat& mine) const {
+    const int fd = ::openat(dir_.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR* entries = fd < 0 ? nullptr : ::fdopendir(fd);
+    if (!entries) {
+      if (fd >= 0) ::close(fd);
+      return;
+    }
+    const std::string prefix = "." + name_ + ".";
+    while (const dirent* e = ::readdir(entries)) {
+      const std::string entry = e->d_name;
+      if (entry.compare(0, prefix.size(), prefix) != 0 || entry.size() < 4 || entry.compare(entry.size() - 4, 4, ".tmp") != 0)
+        continue;
+      try {
+        const OpenFile o = open_file(dir_, entry);
+        const bool ours = o.status.st_ino == mine.st_ino && o.status.st_dev == mine.st_dev;
+        if (ours || (try_lock(o.file->get(), kProducerLock) && still_there(dir_, entry, o.status)))
+          ::unlinkat(dir_.fd, entry.c_str(), 0);
+      } catch (const Fault&) {  // not ours, or gone meanwhile: leave it
+      }
+    }
+    ::closedir(entries);
+  }
+
+  const DirectoryHandle& dir_;
+  std::string name_, path_;
+  Shape shape_;
+  std::uint64_t first_seq_;
+  Sizes sizes_{};
+};
+
+}  // namespace labhub

@@ -1,0 +1,73 @@
+// What producers and consumers have in common: one thread at a time, not after close, not in a forked child.
+#pragma once
+
+#include <sys/random.h>
+
+#include <cstdio>
+#include <functional>
+
+#include "segment.hpp"
+#include "wait.hpp"
+
+namespace labhub {
+
+using Interrupted = std::function<bool()>;  // true: a signal handler asked to stop; looked at once in every slice
+
+// Field 22 of /proc/<pid>/stat: start of the process in clock ticks since boot. Together with the pid it names a process.
+inline std::uint64_t start_time() {
+  unsigned long long ticks = 0;
+  if (std::FILE* f = std::fopen("/proc/self/stat", "re")) {
+    char line[1024];
+    const std::size_t n = std::fread(line, 1, sizeof line - 1, f);
+    std::fclose(f);
+    line[n] = 0;
+    const char* p = std::strrchr(line, ')');  // the command name may contain blanks and parentheses
+    for (int field = 2; p && field < 22; ++field) p = std::strchr(p + 1, ' ');
+    if (p) std::sscanf(p, "%llu", &ticks);
+  }
+  return ticks;
+}
+
+class Endpoint {
+ public:
+  bool closed() const { return !file_ || file_->get() < 0; }
+  const std::string& path() const { return path_; }
+  const Segment& segment() const { return *segment_; }
+  Header& header() const { return segment_->header(); }
+  std::uint64_t head() const { return header().commit.commit.load(std::memory_order_acquire); }  // pairs with publish
+
+ protected:
+  class InUse {  // acquire/release: the next thread sees what the last one left in the private fields
+   public:
+    explicit InUse(Endpoint& e, bool even_closed = false) : e_(e) {
+      if (e.in_use_.exchange(true, std::memory_order_acquire))
+        throw Fault(Code::concurrent, "another thread is inside a call on " + e.path_ + "; give each thread its own "
+                                      "consumer, and let one thread write");
+      const char* why = !e.file_ ? "closed" : e.file_->forked() ? "forked" : e.closed() ? "closed" : nullptr;
+      if (why && !even_closed) {
+        e.in_use_.store(false, std::memory_order_release);
+        if (*why == 'f')
+          throw Fault(Code::forked, e.path_ + " was opened by the parent process; open it anew in the child");
+        throw Fault(Code::closed, e.path_ + " was closed before this call");
+      }
+    }
+    ~InUse() { e_.in_use_.store(false, std::memory_order_release); }
+    InUse(const InUse&) = delete;
+
+   private:
+    Endpoint& e_;
+  };
+
+  static void check(const Interrupted& interrupted) {
+    if (interrupted && interrupted()) throw Fault(Code::interrupted, "interrupted by a signal");
+  }
+
+  std::string path_;
+  std::unique_ptr<Descriptor> file_;
+  std::unique_ptr<Segment> segment_;
+
+ private:
+  std::atomic<bool> in_use_{false};
+};
+
+}  // namespace labhub

@@ -1,0 +1,74 @@
+// Looking at a segment from outside: what it says, who lives, and the removal of what is provably dead.
+#pragma once
+
+#include "creation.hpp"
+
+namespace labhub {
+
+struct LineReport {
+  std::uint32_t line, pid;
+  bool lossless, alive, evicted;
+  std::uint64_t cursor, lag, lost, received;
+};
+
+struct Report {
+  std::string path;
+  Geometry const* geometry;
+  Header const* header;
+  std::shared_ptr<MemoryMap> map;  // keeps the two above
+  struct stat status {};
+  bool alive, closed;
+  std::uint64_t head;
+  std::int64_t commit_ns;  // timestamp of the newest slot, 0 if there is none
+  std::vector<LineReport> consumers;
+};
+
+inline Report probe(const std::string& directory, const std::string& name) {
+  check_name(name);
+  const DirectoryHandle dir(directory, false);
+  const OpenFile o = open_file(dir, name);
+  Report r;
+  r.path = directory + "/" + name;
+  r.map = map_checked(o, r.path, PROT_READ, 0);
+  const Segment segment(r.map);
+  const Header& h = segment.header();
+  r.header = &h;
+  r.geometry = &h.geometry;
+  r.status = o.status;
+  r.alive = locked_by_other(o.file->get(), kProducerLock);
+  r.closed = h.owner.closed.load(std::memory_order_acquire) != kOpen;
+  r.head = h.commit.commit.load(std::memory_order_acquire);
+  r.commit_ns = r.head > h.commit.first_seq ? segment.slot(r.head - 1).timestamp_ns.load(std::memory_order_relaxed) : 0;
+  for (std::uint32_t k = 0; k < kMaxLines; ++k) {
+    const CursorLine& l = h.lines[k];
+    const std::uint64_t state = l.state.load(std::memory_order_acquire) & 3;
+    if (state == kFree) continue;
+    const bool alive = locked_by_other(o.file->get(), line_lock(k));
+    if (!alive && k >= kMaxLossless) continue;  // an observer that died leaves nothing that matters
+    const std::uint64_t cursor = l.cursor.load(std::memory_order_relaxed);
+    r.consumers.push_back({k, l.pid.load(std::memory_order_relaxed), k < kMaxLossless, alive, state == kEvicted, cursor,
+                           r.head > cursor ? r.head - cursor : 0, l.lost.load(std::memory_order_relaxed),
+                           l.received.load(std::memory_order_relaxed)});
+  }
+  return r;
+}
+
+// Unlink a segment whose producer is provably dead. Its lock is taken first, so no successor can be taking it over.
+inline bool unlink_dead(const std::string& directory, const std::string& name, const std::uint8_t* instance_id) {
+  check_name(name);
+  try {
+    const DirectoryHandle dir(directory, false);
+    const OpenFile o = open_file(dir, name);
+    if (!try_lock(o.file->get(), kProducerLock) || !still_there(dir, name, o.status)) return false;
+    const auto map = map_checked(o, directory + "/" + name, PROT_READ | PROT_WRITE, 0);
+    Header& h = *reinterpret_cast<Header*>(map->base());
+    if (instance_id && std::memcmp(instance_id, h.identity.instance_id, 16) != 0) return false;
+    end_stream(h, kEnded);
+    return ::unlinkat(dir.fd, name.c_str(), 0) == 0;
+  } catch (const Fault& f) {
+    if (f.code == Code::not_found) return false;
+    throw;
+  }
+}
+
+}  // namespace labhub

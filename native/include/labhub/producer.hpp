@@ -1,0 +1,284 @@
+// The one writer of a channel: claim a slot, write it, commit it; wait for lossless consumers, but not for ever.
+#pragma once
+
+#include "creation.hpp"
+
+namespace labhub {
+
+struct Patience {
+  std::int64_t timeout_ns = -1;      // below zero: for ever
+  std::int64_t evict_after_ns = -1;  // below zero: never evict a live consumer
+};
+
+class Producer : public Endpoint {
+ public:
+  Producer(const std::string& directory, const std::string& name, const Shape& shape, std::uint64_t first_seq = 0)
+      : sync_(shape.sync) {
+    check_name(name);
+    path_ = directory + "/" + name;
+    name_ = name;
+    dir_ = std::make_unique<DirectoryHandle>(directory, true);
+    Claimed c = Creation(*dir_, name, shape, first_seq).run();
+    file_ = std::move(c.file);
+    status_ = c.status;
+    took_over_ = c.took_over;
+    segment_ = std::make_unique<Segment>(std::move(c.map));
+    begin();
+  }
+  ~Producer() {
+    if (!closed() && !file_->forked()) finish();
+  }
+
+  bool took_over() const { return took_over_; }
+  bool claimed() const { return claimed_; }
+  std::uint32_t epoch() const { return epoch_; }
+
+  // Whether the next claim will not wait.
+  bool ready() {
+    InUse guard(*this);
+    if (room() == 0) scan();
+    return room() > 0;
+  }
+
+  std::uint64_t claim(const Patience& p, const Interrupted& i) {
+    InUse guard(*this);
+    return open_slot(p, i);
+  }
+
+  std::uint64_t commit(std::uint64_t nbytes, std::int64_t timestamp_ns, const std::uint8_t* checksum) {
+    InUse guard(*this);
+    if (!claimed_) throw Fault(Code::invalid_argument, "no slot of " + path_ + " is open; claim one first");
+    if (nbytes > segment_->slot_nbytes) throw too_large(nbytes);
+    finish_slot(head_, nbytes, timestamp_ns, checksum);
+    claimed_ = false;
+    publish(head_ + 1);
+    return head_ - 1;
+  }
+
+  void abort() {
+    InUse guard(*this, true);
+    if (!claimed_) return;
+    claimed_ = false;  // the seq stays odd, which nobody can read, and is used again by the next claim
+    add(header().counters.aborts, 1);
+  }
+
+  std::uint64_t write(const std::uint8_t* data, std::uint64_t nbytes, const Patience& p, std::int64_t timestamp_ns,
+                      const Interrupted& i) {
+    InUse guard(*this);
+    if (nbytes > segment_->slot_nbytes) throw too_large(nbytes);
+    open_slot(p, i);
+    std::memcpy(segment_->payload(head_), data, nbytes);
+    finish_slot(head_, nbytes, timestamp_ns, nullptr);
+    claimed_ = false;
+    publish(head_ + 1);
+    return head_ - 1;
+  }
+
+  // Published in runs, so that 100 million small slots a second do not mean as many exchanges of the futex word. A run is
+  // at most a quarter of the ring: a reader that keeps up always has whole runs that are not being overwritten.
+  void write_many(const std::uint8_t* data, std::uint64_t n, const Patience& p, const Interrupted& i, std::uint64_t& written) {
+    InUse guard(*this);
+    const std::uint64_t longest = std::max<std::uint64_t>(1, segment_->capacity / 4);
+    std::int64_t looked = monotonic_ns();
+    while (written < n) {
+      open_slot(p, i);
+      claimed_ = false;
+      const std::uint64_t run = std::min({n - written, longest, room()});
+      const std::int64_t stamp = now_ns();  // one for the run: its slots appear together
+      for (std::uint64_t k = 0; k < run; ++k) {
+        if (k) begin_slot(head_ + k);
+        std::memcpy(segment_->payload(head_ + k), data + (written + k) * segment_->slot_nbytes, segment_->slot_nbytes);
+        finish_slot(head_ + k, segment_->slot_nbytes, stamp, nullptr);
+      }
+      publish(head_ + run);
+      written += run;
+      if (const std::int64_t now = monotonic_ns(); now - looked > kSlice / 5) {
+        looked = now;
+        check(i);
+      }
+    }
+  }
+
+  void close() {
+    InUse guard(*this, true);
+    if (!closed() && !file_->forked()) finish();
+  }
+
+ private:
+  void begin() {
+    Header& h = header();
+    epoch_ = h.owner.epoch.load(std::memory_order_relaxed) + 1;
+    h.owner.pid.store(static_cast<std::uint32_t>(::getpid()), std::memory_order_relaxed);
+    h.owner.start_time.store(start_time(), std::memory_order_relaxed);
+    h.owner.epoch.store(epoch_, std::memory_order_release);  // pairs with the acquire load of probes: pid is ours then
+    clock_offset_ns_ = clock_ns(CLOCK_REALTIME) - monotonic_ns();
+    head_ = h.commit.commit.load(std::memory_order_relaxed);
+    if (!took_over_) {
+      least_ = head_;
+      return;
+    }
+    // Repair. A complete slot that was not committed yet is as good as any: commit it. An odd one is rewritten by claim.
+    while (segment_->slot(head_).seq.load(std::memory_order_acquire) == complete(head_)) ++head_;
+    least_ = head_ - segment_->capacity;  // know nothing of cursors: the first claim scans
+    h.space.producer_waiting.store(0, std::memory_order_relaxed);
+    add(h.counters.takeovers, 1);
+    publish(head_);
+  }
+
+  void finish() {  // the lock goes last: as long as we hold it, the path cannot lead to a successor's file
+    end_stream(header(), kEnded);
+    if (still_there(*dir_, name_, status_)) ::unlinkat(dir_->fd, name_.c_str(), 0);
+    file_->close();
+  }
+
+  Fault too_large(std::uint64_t nbytes) const {
+    return Fault(Code::invalid_argument, str(nbytes) + " bytes do not fit into a slot of " + str(segment_->slot_nbytes));
+  }
+  static void add(std::atomic<std::uint64_t>& counter, std::uint64_t n) {  // only we write it
+    counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  }
+
+  bool lossless() const { return sync_ != kLatestOnly; }
+  std::uint64_t room() const {
+    if (!lossless()) return segment_->capacity;
+    const std::uint64_t used = head_ - least_;
+    return used >= segment_->capacity ? 0 : segment_->capacity - used;
+  }
+
+  std::uint64_t open_slot(const Patience& p, const Interrupted& i) {
+    if (claimed_) throw Fault(Code::concurrent, "a slot of " + path_ + " is already open; commit or abort it first");
+    if (room() == 0) {
+      scan();
+      if (room() == 0) wait_for_room(p, i);
+    }
+    begin_slot(head_);
+    claimed_ = true;
+    return head_;
+  }
+
+  std::int64_t now_ns() { return last_ns_ = std::max(last_ns_, monotonic_ns() + clock_offset_ns_); }
+
+  void begin_slot(std::uint64_t i) {
+    segment_->slot(i).seq.store(writing(i), std::memory_order_relaxed);
+    // Pairs with the reader's acquire fence after its copy: who saw a byte of the new payload sees the odd seq.
+    std::atomic_thread_fence(std::memory_order_release);
+  }
+
+  void finish_slot(std::uint64_t i, std::uint64_t nbytes, std::int64_t timestamp_ns, const std::uint8_t* checksum) {
+    SlotHeader& s = segment_->slot(i);
+    if (timestamp_ns == 0) timestamp_ns = now_ns();
+    s.timestamp_ns.store(timestamp_ns, std::memory_order_relaxed);
+    s.nbytes.store(nbytes, std::memory_order_relaxed);
+    s.flags.store(checksum ? 1 : 0, std::memory_order_relaxed);
+    s.epoch.store(epoch_, std::memory_order_relaxed);
+    if (checksum) std::memcpy(s.checksum, checksum, sizeof s.checksum);
+    s.seq.store(complete(i), std::memory_order_release);  // pairs with the reader's acquire load of seq
+    add(header().counters.bytes_written, nbytes);
+  }
+
+  void publish(std::uint64_t head) {
+    Header& h = header();
+    h.commit.commit.store(head, std::memory_order_release);  // pairs with every acquire load of commit
+    head_ = head;
+    wake_readers(h, head);
+  }
+
+  // The slowest cursor. Each cursor is loaded once: a second load could be newer than the one that was compared.
+  void scan() {
+    Header& h = header();
+    // Pairs with the fence of a registering consumer between ACTIVE and its second look at commit: either we see it
+    // ACTIVE here, or it sees every commit that we made before.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    std::uint64_t least = head_;
+    for (std::uint32_t k = 0; k < kMaxLossless; ++k) {
+      if ((h.lines[k].state.load(std::memory_order_acquire) & 3) != kActive) continue;  // pairs with registration
+      const std::uint64_t c = h.lines[k].cursor.load(std::memory_order_acquire);        // pairs with advance()
+      if (c < least) least = c;
+    }
+    least_ = least;
+  }
+
+  void wait_for_room(const Patience& p, const Interrupted& interrupted) {
+    Header& h = header();
+    const Deadline deadline(p.timeout_ns);
+    const std::int64_t began = monotonic_ns();
+    add(h.counters.blocked, 1);
+    struct Leave {  // also when an exception leaves: nobody wakes a producer that does not sleep
+      Header& h;
+      std::int64_t began;
+      ~Leave() {
+        h.space.producer_waiting.store(0, std::memory_order_relaxed);
+        add(h.counters.blocked_ns, static_cast<std::uint64_t>(monotonic_ns() - began));
+      }
+    } leave{h, began};
+    for (;;) {
+      const std::uint32_t word = h.space.word.load(std::memory_order_acquire);  // pairs with wake_producer
+      const std::uint64_t quarter = std::max<std::uint64_t>(1, segment_->capacity / 4);
+      h.space.wake_at.store(head_ - segment_->capacity + quarter, std::memory_order_relaxed);
+      h.space.producer_waiting.store(1, std::memory_order_relaxed);
+      scan();  // its fence comes after producer_waiting and pairs with the one in notify_producer
+      if (room()) return;
+      const Blocker b = evict_or_find_blocker(p.evict_after_ns);
+      if (b.evicted) continue;
+      if (deadline.passed()) {
+        add(h.counters.timeouts, 1);
+        throw Fault(Code::backpressure, path_ + " is full: lossless consumer in process " + str(b.pid) + " is " +
+                    str(b.lag) + " slots behind; stop it, let it read faster, or set evict_after")
+            .with("pid", std::int64_t{b.pid}).with("lag", static_cast<std::int64_t>(b.lag));
+      }
+      futex_wait(h.space.word, word, deadline.slice());
+      check(interrupted);
+    }
+  }
+
+  struct Blocker {
+    bool evicted = false;
+    std::uint32_t pid = 0;
+    std::uint64_t lag = 0;
+  };
+
+  Blocker evict_or_find_blocker(std::int64_t evict_after_ns) {
+    Blocker found;
+    const std::int64_t now = monotonic_ns();
+    for (std::uint32_t k = 0; k < kMaxLossless; ++k) {
+      CursorLine& line = header().lines[k];
+      std::uint64_t state = line.state.load(std::memory_order_acquire);
+      const std::uint64_t cursor = line.cursor.load(std::memory_order_acquire);
+      if ((state & 3) != kActive || cursor > head_ || head_ - cursor < segment_->capacity) continue;
+      Watch& w = watch_[k];
+      if (w.state != state || w.cursor != cursor) w = Watch{state, cursor, now};
+      const bool stuck = evict_after_ns >= 0 && now - w.since >= evict_after_ns;
+      if (stuck || !locked_by_other(file_->get(), line_lock(k))) {
+        // The generation in `state` keeps us from evicting a successor on the same line. acq_rel: the victim's acquire
+        // fence and second look at its state pair with this store.
+        if (line.state.compare_exchange_strong(state, (state & ~std::uint64_t{3}) | kEvicted, std::memory_order_acq_rel)) {
+          add(header().counters.evictions, 1);
+        }
+        found.evicted = true;
+      } else if (head_ - cursor >= found.lag) {
+        found.pid = line.pid.load(std::memory_order_relaxed);
+        found.lag = head_ - cursor;
+      }
+    }
+    if (found.lag == 0) found.evicted = true;  // it moved or left between the scan and here: look again
+    return found;
+  }
+
+  struct Watch {
+    std::uint64_t state = 0, cursor = 0;
+    std::int64_t since = 0;
+  };
+
+  std::unique_ptr<DirectoryHandle> dir_;
+  std::string name_;
+  struct stat status_ {};
+  std::uint8_t sync_;
+  bool took_over_ = false, claimed_ = false;
+  std::uint32_t epoch_ = 0;
+  std::uint64_t head_ = 0;   // our own copy of commit
+  std::uint64_t least_ = 0;  // slowest cursor at the last scan; it can only have risen since
+  std::int64_t clock_offset_ns_ = 0, last_ns_ = 0;
+  Watch watch_[kMaxLossless];
+};
+
+}  // namespace labhub

@@ -1,0 +1,277 @@
+// The file under a DataBlock: names, directories, locks, maps, and the check of a header before it is believed.
+#pragma once
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <set>
+
+#include "error.hpp"
+#include "layout.hpp"
+
+namespace labhub {
+
+// An open file of our own. An OFD lock belongs to the open file description, so nothing here is ever dup'ed or shared;
+// a forked child would keep the parent's locks alive, so the child closes them all before it does anything else.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd), generation_(generation()) {
+    install();
+    std::lock_guard<std::mutex> hold(live().mutex);
+    live().all.insert(this);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() { close(); }
+
+  int get() const { return fd_; }
+  bool forked() const { return generation_ != generation(); }
+  void close() {
+    std::lock_guard<std::mutex> hold(live().mutex);
+    live().all.erase(this);
+    if (fd_ >= 0) ::close(fd_);
+    fd_ = -1;
+  }
+
+ private:
+  struct Live {
+    std::mutex mutex;
+    std::set<Descriptor*> all;
+  };
+  static Live& live() {
+    static Live* l = new Live;  // never destroyed: objects may outlive static destruction
+    return *l;
+  }
+  static unsigned& generation() {
+    static unsigned g = 0;
+    return g;
+  }
+  static void install() {
+    static const int once = pthread_atfork([] { live().mutex.lock(); }, [] { live().mutex.unlock(); }, [] {
+      for (Descriptor* d : live().all) {
+        ::close(d->fd_);
+        d->fd_ = -1;
+      }
+      live().all.clear();
+      ++generation();
+      live().mutex.unlock();
+    });
+    (void)once;
+  }
+
+  int fd_;
+  unsigned generation_;
+};
+
+inline struct flock lock_at(std::int64_t byte, short type) {
+  struct flock f {};
+  f.l_type = type;
+  f.l_whence = SEEK_SET;
+  f.l_start = byte;
+  f.l_len = 1;
+  return f;
+}
+inline bool try_lock(int fd, std::int64_t byte) {
+  struct flock f = lock_at(byte, F_WRLCK);
+  return ::fcntl(fd, F_OFD_SETLK, &f) == 0;
+}
+inline void unlock(int fd, std::int64_t byte) {
+  struct flock f = lock_at(byte, F_UNLCK);
+  ::fcntl(fd, F_OFD_SETLK, &f);
+}
+// Whether another description holds the byte; our own locks do not count.
+inline bool locked_by_other(int fd, std::int64_t byte) {
+  struct flock f = lock_at(byte, F_WRLCK);
+  return ::fcntl(fd, F_OFD_GETLK, &f) == 0 && f.l_type != F_UNLCK;
+}
+
+inline void check_name(const std::string& name) {
+  const auto alnum = [](char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'); };
+  bool good = !name.empty() && name.size() <= 128 && alnum(name[0]);
+  for (char c : name) good = good && (alnum(c) || c == '.' || c == '_' || c == '-');
+  if (!good)
+    throw Fault(Code::invalid_name, "a channel name is 1 to 128 of the characters A-Z a-z 0-9 . _ - and starts with a "
+                                    "letter or digit").with("name", name);
+}
+
+inline void check_private(const struct stat& s, bool directory, const std::string& path) {
+  if (directory ? !S_ISDIR(s.st_mode) : !S_ISREG(s.st_mode))
+    throw Fault(Code::incompatible, path + (directory ? " is not a directory" : " is not a regular file"))
+        .with("path", path).with("field", std::string("type"));
+  if (s.st_uid != ::geteuid())
+    throw Fault(Code::access, path + " belongs to uid " + str(s.st_uid) + ", not to you (uid " + str(::geteuid()) +
+                "): sharing between users of one machine is not supported").with("path", path);
+  if (s.st_mode & 077)
+    throw Fault(Code::access, path + " is open to other users; run: chmod go-rwx '" + path + "'").with("path", path);
+}
+
+// The directory, opened and checked. Names are resolved relative to it, so that nobody can swap it afterwards.
+inline int open_directory(const std::string& path, bool create) {
+  if (path.find('\0') != std::string::npos) throw Fault(Code::invalid_argument, "a directory name contains NUL");
+  if (create) {
+    const std::size_t slash = path.find_last_of('/');
+    if (slash != std::string::npos && slash > 0) ::mkdir(path.substr(0, slash).c_str(), 0700);
+    if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) throw system_fault(errno, "cannot create", path);
+  }
+  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0) throw system_fault(errno == ENOTDIR ? ELOOP : errno, "cannot open the segment directory", path);
+  struct stat s {};
+  if (::fstat(fd, &s) != 0) s.st_mode = 0;
+  try {
+    check_private(s, true, path);
+  } catch (...) {
+    ::close(fd);
+    throw;
+  }
+  return fd;
+}
+
+struct DirectoryHandle {
+  std::string path;
+  int fd;
+  DirectoryHandle(const std::string& p, bool create) : path(p), fd(open_directory(p, create)) {}
+  DirectoryHandle(const DirectoryHandle&) = delete;
+  ~DirectoryHandle() { ::close(fd); }
+};
+
+// One mmap. It is unmapped when the last owner lets go, however long after the segment was closed and unlinked.
+class MemoryMap {
+ public:
+  MemoryMap(int fd, std::size_t nbytes, int protection, int extra) : nbytes_(nbytes) {
+    base_ = ::mmap(nullptr, nbytes, protection, MAP_SHARED | extra, fd, 0);
+    if (base_ == MAP_FAILED)
+      throw system_fault(errno, "cannot map " + str(nbytes) + " bytes of", "the segment");
+  }
+  MemoryMap(const MemoryMap&) = delete;
+  ~MemoryMap() { ::munmap(base_, nbytes_); }
+  std::uint8_t* base() const { return static_cast<std::uint8_t*>(base_); }
+  std::size_t nbytes() const { return nbytes_; }
+  void protect_payload(std::uint64_t offset) {
+    if (::mprotect(base() + offset, nbytes_ - offset, PROT_READ) != 0)
+      throw system_fault(errno, "cannot write-protect", "the payload");
+  }
+
+ private:
+  void* base_;
+  std::size_t nbytes_;
+};
+
+struct Shape {  // what a producer asks for
+  std::uint64_t capacity, slot_nbytes, page_nbytes;
+  std::uint8_t schema_hash[32];
+  std::uint64_t shared_secret;
+  std::uint8_t policy, sync, checksum;
+};
+
+struct Sizes {
+  std::uint64_t stride, slot_headers_offset, payload_offset, total_nbytes;
+};
+
+inline std::uint64_t page_size() { return std::max<std::uint64_t>(4096, static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE))); }
+inline std::uint64_t round_up(std::uint64_t n, std::uint64_t unit) { return (n + unit - 1) / unit * unit; }
+
+// False if the numbers cannot be: every intermediate value stays below 2^62, the place of the lock bytes.
+inline bool compute_sizes(std::uint64_t capacity, std::uint64_t slot_nbytes, std::uint64_t page, std::uint64_t unit, Sizes& out) {
+  constexpr std::uint64_t kLimit = std::uint64_t{1} << 46;  // 64 TiB, beyond any address space we map
+  if (capacity == 0 || slot_nbytes == 0 || capacity > kLimit || slot_nbytes > kLimit || unit == 0 || unit > kLimit) return false;
+  out.stride = round_up(slot_nbytes, slot_nbytes < kLine ? 8 : kLine);
+  if (out.stride > kLimit / capacity) return false;
+  out.slot_headers_offset = sizeof(Header);
+  out.payload_offset = round_up(out.slot_headers_offset + capacity * sizeof(SlotHeader), page);
+  out.total_nbytes = round_up(out.payload_offset + capacity * out.stride, unit);
+  return out.total_nbytes <= kLimit;
+}
+
+// Believe a header only after this: everything that later code computes an address from was checked against the size of
+// the file, and nothing was mapped or allocated on the header's word before.
+inline void check_geometry(const Geometry& g, std::uint64_t magic, std::uint64_t file_nbytes, const std::string& path) {
+  const auto refuse = [&](const char* field, const std::string& why) {
+    return Fault(Code::incompatible, path + " is not a usable DataBlock segment: " + field + " " + why)
+        .with("path", path).with("field", std::string(field));
+  };
+  if (magic != kMagic) throw refuse("magic", "is wrong (a foreign file, or one that was never finished)");
+  if (g.abi != kAbiVersion)
+    throw Fault(Code::version, path + " has layout version " + str(g.abi) + ", this labhub speaks " + str(kAbiVersion) +
+                "; use the same labhub on both sides").with("path", path).with("field", std::string("abi"))
+        .with("ours", std::int64_t{kAbiVersion}).with("theirs", std::int64_t{g.abi});
+  if (g.header_nbytes != sizeof(Header)) throw refuse("header_nbytes", "is " + str(g.header_nbytes));
+  Sizes s{};
+  if (!compute_sizes(g.capacity, g.slot_nbytes, 4096, 1, s))
+    throw refuse("capacity", "and slot_nbytes cannot be " + str(g.capacity) + " and " + str(g.slot_nbytes));
+  if (g.stride != s.stride) throw refuse("stride", "is " + str(g.stride) + ", not " + str(s.stride));
+  if (g.slot_headers_offset != s.slot_headers_offset) throw refuse("slot_headers_offset", "is " + str(g.slot_headers_offset));
+  if (g.payload_offset < s.payload_offset || g.payload_offset % 4096 || g.payload_offset % page_size() ||
+      g.payload_offset > file_nbytes)
+    throw refuse("payload_offset", "is " + str(g.payload_offset));
+  if (g.total_nbytes != file_nbytes || g.capacity * g.stride > file_nbytes - g.payload_offset)
+    throw refuse("total_nbytes", "is " + str(g.total_nbytes) + ", the file has " + str(file_nbytes));
+}
+
+// A mapped segment and the arithmetic on it.
+class Segment {
+ public:
+  Segment(std::shared_ptr<MemoryMap> map) : map_(std::move(map)), header_(reinterpret_cast<Header*>(map_->base())) {
+    const Geometry& g = header_->geometry;  // copied once: a neighbour cannot change our arithmetic afterwards
+    capacity = g.capacity;
+    slot_nbytes = g.slot_nbytes;
+    stride = g.stride;
+    payload_offset = g.payload_offset;
+  }
+  Header& header() const { return *header_; }
+  SlotHeader& slot(std::uint64_t i) const {
+    return reinterpret_cast<SlotHeader*>(map_->base() + sizeof(Header))[i % capacity];
+  }
+  std::uint8_t* payload(std::uint64_t i) const { return map_->base() + payload_offset + (i % capacity) * stride; }
+  const std::shared_ptr<MemoryMap>& map() const { return map_; }
+
+  std::uint64_t capacity, slot_nbytes, stride, payload_offset;
+
+ private:
+  std::shared_ptr<MemoryMap> map_;
+  Header* header_;
+};
+
+// Open an existing segment file of ours and check its header, before and after mapping.
+struct OpenFile {
+  std::unique_ptr<Descriptor> file;
+  struct stat status {};
+};
+
+inline OpenFile open_file(const DirectoryHandle& dir, const std::string& name) {
+  const int fd = ::openat(dir.fd, name.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  const std::string path = dir.path + "/" + name;
+  if (fd < 0) throw system_fault(errno == EISDIR ? EEXIST : errno, "cannot open the segment", path);
+  OpenFile o;
+  o.file = std::make_unique<Descriptor>(fd);
+  if (::fstat(fd, &o.status) != 0) throw system_fault(errno, "cannot inspect", path);
+  check_private(o.status, false, path);
+  return o;
+}
+
+inline std::shared_ptr<MemoryMap> map_checked(const OpenFile& o, const std::string& path,
+                                              int protection = PROT_READ | PROT_WRITE, int extra = MAP_POPULATE) {
+  const auto size = static_cast<std::uint64_t>(o.status.st_size);
+  if (size < sizeof(Header))
+    throw Fault(Code::incompatible, path + " is too short for a DataBlock segment (" + str(size) + " bytes)")
+        .with("path", path).with("field", std::string("size"));
+  auto map = std::make_shared<MemoryMap>(o.file->get(), size, protection, extra);
+  const auto& h = *reinterpret_cast<Header*>(map->base());
+  // acquire: pairs with the release store of magic by the creator, which comes after all of the geometry
+  check_geometry(h.geometry, h.geometry.magic.load(std::memory_order_acquire), size, path);
+  return map;
+}
+
+// Whether the path still leads to the file that we have open.
+inline bool still_there(const DirectoryHandle& dir, const std::string& name, const struct stat& mine) {
+  struct stat s {};
+  return ::fstatat(dir.fd, name.c_str(), &s, AT_SYMLINK_NOFOLLOW) == 0 && s.st_ino == mine.st_ino && s.st_dev == mine.st_dev;
+}
+
+}  // namespace labhub
