@@ -175,6 +175,8 @@ class Consumer:
         slot beyond its committed length are zero. The cursor moves behind the last slot copied. In `headers`, field
         `seq` is the slot's index (not its lock word). Raises Evicted.
         """
+    def skip_to_newest(self) -> None:
+        """Move the cursor to the newest unread slot, if there is one; those in between count as lost."""
     def peek(self, first: int, data: NDArray[np.uint8], headers: NDArray[np.void]) -> tuple[int, int]:
         """Copy history without moving the cursor: (seq of the first slot copied, how many), both validated.
 

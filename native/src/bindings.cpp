@@ -272,6 +272,7 @@ void bind_consumer(nb::module_& m) {
            },
            nb::arg("min_slots"), nb::arg("timeout_ns"), nb::arg("until_gone") = false)
       .def("read", &read, nb::arg("data"), nb::arg("headers"))
+      .def("skip_to_newest", &Consumer::skip_to_newest)
       .def("peek", &peek, nb::arg("first"), nb::arg("data"), nb::arg("headers"))
       .def("acquire",
            [](Consumer& c, bool newest, std::int64_t timeout, bool until_gone) {

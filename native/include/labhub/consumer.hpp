@@ -88,6 +88,13 @@ class Consumer : public Endpoint {
     return {cursor_, 0, take_pending()};
   }
 
+  // For a reader that wants the newest slot only: the others count as lost.
+  void skip_to_newest() {
+    InUse guard(*this);
+    if (open_) throw still_open();
+    to_newest();
+  }
+
   // History, cursor untouched.
   Got peek(std::uint64_t first, std::uint8_t* data, HeaderCopy* headers, std::uint64_t n) {
     InUse guard(*this);
@@ -107,12 +114,7 @@ class Consumer : public Endpoint {
     for (;;) {
       const std::int64_t unread = wait_unread(1, deadline, until_gone, i);
       if (unread <= 0) return unread == 0 ? kTimedOut : kStreamEnded;
-      std::uint64_t seq = skip_overwritten(head());
-      if (newest) {
-        const std::uint64_t last = head() - 1;
-        lose(last - seq);
-        advance(seq = last);
-      }
+      const std::uint64_t seq = newest ? to_newest() : skip_overwritten(head());
       if (segment_->slot(seq).seq.load(std::memory_order_acquire) == complete(seq)) {  // pairs with finish_slot
         open_ = true;
         return static_cast<std::int64_t>(seq);
@@ -297,6 +299,15 @@ class Consumer : public Endpoint {
       const std::uint64_t oldest = h - segment_->capacity;
       lose(oldest - cursor_);
       advance(oldest);
+    }
+    return cursor_;
+  }
+
+  std::uint64_t to_newest() {
+    const std::int64_t older = behind(head()) - 1;
+    if (older > 0) {
+      lose(static_cast<std::uint64_t>(older));
+      advance(cursor_ + static_cast<std::uint64_t>(older));
     }
     return cursor_;
   }

@@ -1,0 +1,1 @@
+"""The data plane: one shared-memory ring for each channel."""

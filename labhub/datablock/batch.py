@@ -1,0 +1,155 @@
+"""Many slots read at once, and their way into xarray and pandas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labhub.schema import TIME, VALUE, Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from numpy.typing import NDArray
+
+SLOT_HEADER = np.dtype(
+    [
+        ("seq", "<u8"),
+        ("timestamp_ns", "<i8"),
+        ("nbytes", "<u8"),
+        ("flags", "<u4"),
+        ("epoch", "<u4"),
+        ("checksum", "V32"),
+    ]
+)
+"""One slot header as the native core copies it."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Batch:
+    """Slots that follow each other, copied out of the ring; it owns its memory and pins nothing.
+
+    Attributes
+    ----------
+    channel : str
+        Where they come from.
+    schema : Schema
+        What one slot looks like.
+    data : ndarray of shape (n_slots, *slot_shape)
+        The slots. Bytes behind a slot's committed length are zero.
+    headers : ndarray of shape (n_slots,)
+        Their headers, of dtype `SLOT_HEADER`.
+    lost : int
+        How many slots were lost just before the first one.
+    """
+
+    channel: str
+    schema: Schema
+    data: NDArray[Any]
+    headers: NDArray[np.void]
+    lost: int = 0
+
+    @property
+    def seq(self) -> NDArray[np.uint64]:
+        """Seq of each slot, shape (n_slots,)."""
+        return self.headers["seq"]
+
+    @property
+    def timestamp_ns(self) -> NDArray[np.int64]:
+        """Time of each slot (in nanoseconds since the epoch, UTC), shape (n_slots,); that of its last sample."""
+        return self.headers["timestamp_ns"]
+
+    @property
+    def time(self) -> NDArray[np.datetime64]:
+        """Time of each slot (UTC), shape (n_slots,), datetime64[ns]."""
+        return self.timestamp_ns.astype("datetime64[ns]")
+
+    @property
+    def nbytes(self) -> NDArray[np.uint64]:
+        """Committed bytes of each slot, shape (n_slots,)."""
+        return self.headers["nbytes"]
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the producer that wrote these slots; it rises with each takeover. A batch never spans two."""
+        return int(self.headers["epoch"][0])
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def to_xarray(self) -> xr.Dataset:
+        """Return the fields as an `xarray.Dataset` along ``time``.
+
+        Each field is a data variable (a plain dtype gives one called ``value``) with its unit in ``attrs["units"]``;
+        ``seq`` is a coordinate. Slots that are blocks of samples are joined along their ``time`` axis, and each sample
+        has its own time: the slot's timestamp is that of its last sample, the others follow from the sample rate.
+
+        Returns
+        -------
+        xarray.Dataset
+        """
+        import xarray as xr
+
+        schema = self.schema
+        dims = schema.dims or tuple(f"dim_{k}" for k in range(len(schema.shape)))
+        if TIME in dims:
+            data, time, seq, dims = self._joined(dims)
+        else:
+            data, time, seq, dims = self.data, self.time, self.seq, (TIME, *dims)
+        variables = {}
+        for name, column in _columns(data):
+            extra = tuple(f"{name}_{k}" for k in range(column.ndim - len(dims)))
+            unit = schema.units.get(name.split(".")[0])
+            variables[name] = ((*dims, *extra), column, {"units": unit} if unit else {})
+        coordinates = {TIME: time, "seq": (TIME, seq)}
+        return xr.Dataset(variables, coordinates, {"channel": self.channel, **schema.attrs})
+
+    def _joined(
+        self, dims: tuple[str, ...]
+    ) -> tuple[NDArray[Any], NDArray[np.datetime64], NDArray[np.uint64], tuple[str, ...]]:
+        """Join the slots along their time axis; (data, time, seq, dims), with time first."""
+        schema = self.schema
+        assert schema.sample_rate is not None  # a schema with a time axis has one
+        axis = dims.index(TIME)
+        data = np.moveaxis(self.data, axis + 1, 1)
+        n_slots, n_samples = data.shape[:2]
+        valid = np.full(n_slots, n_samples)
+        if axis == 0:  # a partial commit ends in the middle of the time axis
+            valid = np.minimum(self.nbytes.astype(np.int64) // (schema.slot_nbytes // n_samples), n_samples)
+        back = valid[:, None] - 1 - np.arange(n_samples)
+        offsets = np.round(back * (1e9 / schema.sample_rate)).astype(np.int64)
+        keep = back.ravel() >= 0
+        time = (self.timestamp_ns[:, None] - offsets).ravel()[keep]
+        joined = data.reshape(n_slots * n_samples, *data.shape[2:])[keep]
+        rest = tuple(d for d in dims if d != TIME)
+        return joined, time.astype("datetime64[ns]"), np.repeat(self.seq, n_samples)[keep], (TIME, *rest)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return `to_xarray` as a data frame, indexed by time (and by the other dims, if there are any).
+
+        Returns
+        -------
+        pandas.DataFrame
+        """
+        return self.to_xarray().to_dataframe()
+
+    def split(self, n: int) -> tuple[Batch, Batch]:
+        """Return the first `n` slots and the rest; the loss belongs to the first."""
+        head = Batch(self.channel, self.schema, self.data[:n], self.headers[:n], self.lost)
+        return head, Batch(self.channel, self.schema, self.data[n:], self.headers[n:])
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return f"Batch({self.channel}: empty, lost={self.lost})"
+        shape = "x".join(map(str, self.data.shape))
+        kind = self.data.dtype if self.data.dtype.names is None else ", ".join(self.data.dtype.names)
+        return f"Batch({self.channel}: seq {self.seq[0]}-{self.seq[-1]}, {shape} of {kind}, lost={self.lost})"
+
+
+def _columns(data: NDArray[Any], path: str = "") -> list[tuple[str, NDArray[Any]]]:
+    """Return the plain columns of a (possibly nested) structured array, each with its dotted name."""
+    if data.dtype.names is None:
+        return [(path or VALUE, data)]
+    return [c for name in data.dtype.names for c in _columns(data[name], f"{path}.{name}" if path else name)]

@@ -1,0 +1,82 @@
+"""Where segments live."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+
+import platformdirs
+
+from labhub.errors import InvalidName
+
+logger = logging.getLogger(__name__)
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+RING_NBYTES = 8 * 1024 * 1024
+"""What a ring of default capacity occupies, at most (in bytes)."""
+MIN_SLOTS = 8
+SMALL_SHM = 256 * 1024 * 1024
+"""A /dev/shm below this (in bytes; containers often have 64 MB) gets rings a sixty-fourth of its size."""
+
+
+def check_name(name: object, what: str = "channel") -> str:
+    """Return `name` if it can name a channel, a segment or a broker.
+
+    Raises
+    ------
+    InvalidName
+        Otherwise.
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        shown = repr(name) if len(repr(name)) < 80 else repr(name)[:76] + "..."
+        raise InvalidName(
+            f"{shown} cannot name a {what}: use 1 to 128 of A-Z a-z 0-9 . _ - and begin with a letter or a digit",
+            name=name,
+        )
+    return name
+
+
+def segment_directory(broker_name: str = "default") -> str:
+    """Return the directory of a broker's segments: `LABHUB_SHM_DIR`, or ``/dev/shm/labhub-<uid>``, and its name.
+
+    Raises
+    ------
+    InvalidName
+        If the broker's name cannot be a file name.
+    """
+    check_name(broker_name, "broker")
+    base = os.environ.get("LABHUB_SHM_DIR") or _default_base()
+    return os.path.join(os.path.abspath(base), broker_name)
+
+
+@functools.cache
+def _default_base() -> str:
+    shm = Path("/dev/shm")
+    if shm.is_dir() and os.access(shm, os.W_OK | os.X_OK):
+        return str(shm / f"labhub-{os.getuid()}")
+    fallback = str(Path(platformdirs.user_cache_dir("labhub")) / "segments")
+    logger.warning("/dev/shm cannot be written; segments go to %s (set LABHUB_SHM_DIR to choose)", fallback)
+    Path(fallback).parent.mkdir(parents=True, exist_ok=True)
+    return fallback
+
+
+def default_capacity(slot_nbytes: int, directory: str) -> int:
+    """Return how many slots a ring gets when nobody says: as many as fit 8 MB, at least 8.
+
+    Where the file system is small, rings are, too: a sixty-fourth of it, at least 2 slots.
+    """
+    total = _file_system_nbytes(directory)
+    if total < SMALL_SHM:
+        return max(2, total // 64 // (slot_nbytes + 64))
+    return max(MIN_SLOTS, RING_NBYTES // (slot_nbytes + 64))
+
+
+def _file_system_nbytes(directory: str) -> int:
+    path = Path(directory)
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).total

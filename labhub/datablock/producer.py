@@ -1,0 +1,523 @@
+"""The one writer of a channel."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labhub import _native
+from labhub.datablock.config import (
+    ChecksumPolicy,
+    ConsumerSyncPolicy,
+    DataBlockConfig,
+    DataBlockPolicy,
+    capacity_of,
+    checked_count,
+    nanoseconds,
+    nanoseconds_from_ms,
+)
+from labhub.datablock.encode import as_bytes, as_slot, as_slots
+from labhub.datablock.location import check_name, default_capacity, segment_directory
+from labhub.errors import BackpressureTimeout, ClosedError, InvalidArgument
+from labhub.schema import Schema
+
+Lossless = bool | Literal["single"]
+
+SYNC_OF: dict[Lossless, ConsumerSyncPolicy] = {
+    True: ConsumerSyncPolicy.SEQUENTIAL_SYNC,
+    False: ConsumerSyncPolicy.LATEST_ONLY,
+    "single": ConsumerSyncPolicy.SEQUENTIAL,
+}
+
+
+class DataBlockProducer:
+    """Writes the slots of one channel. Made by `open_producer` or `create_datablock_producer`.
+
+    Any thread may use it, one at a time. Leaving its ``with`` block, dropping the last reference and the normal end of
+    the interpreter close it: readers get what is left and then the end of the stream.
+
+    Attributes
+    ----------
+    name : str
+        The channel.
+    schema : Schema
+        What one slot looks like.
+    directory : str
+        Where its segment is.
+    timeout, evict_after : float or None
+        How long a write waits for lossless consumers, and after how long without a move it evicts one that holds it
+        up (in seconds; None: for ever, never).
+    """
+
+    def __init__(
+        self,
+        native: _native.Producer,
+        name: str,
+        schema: Schema,
+        directory: str,
+        *,
+        policy: DataBlockPolicy,
+        sync_policy: ConsumerSyncPolicy,
+        timeout: float | None,
+        evict_after: float | None,
+    ) -> None:
+        self._native = native
+        self.name = name
+        self.schema = schema
+        self.directory = directory
+        self.policy = policy
+        self.sync_policy = sync_policy
+        self.timeout = timeout
+        self.evict_after = evict_after
+        self._timeout_ns = nanoseconds(timeout)
+        self._evict_after_ns = nanoseconds(evict_after, "evict_after")
+        self._dtype = schema.dtype
+        self._shape = schema.shape
+        self._plain_bytes = schema == Schema.raw(schema.slot_nbytes)
+        self._direct = _exports_buffer(schema.dtype)
+        self._views: dict[int, NDArray[Any]] = {}
+        self._finalize = weakref.finalize(self, native.close)
+
+    def write(self, record: object) -> int:
+        """Write one slot.
+
+        Parameters
+        ----------
+        record : scalar, tuple, dict, array_like or bytes
+            A value of the schema's dtype and shape; a dict or tuple for a structured dtype. Bytes are taken as they
+            are: exactly one slot of them, or for a channel of raw bytes at most one slot.
+
+        Returns
+        -------
+        int
+            The slot's seq.
+
+        Raises
+        ------
+        SchemaMismatch
+            If the value has another shape or other fields, or would not survive the conversion.
+        BackpressureTimeout
+            If a lossless consumer held the ring full for longer than `timeout`; nothing was written then.
+        ClosedError, ConcurrentUseError, ForkedProcessError
+        """
+        if type(record) is np.ndarray and record.dtype is self._dtype and record.shape == self._shape and self._direct:
+            if record.flags.c_contiguous:
+                return self._native.write(record, self._timeout_ns, self._evict_after_ns)
+        elif self._plain_bytes and isinstance(record, bytes | bytearray | memoryview):
+            return self._native.write(record, self._timeout_ns, self._evict_after_ns)
+        return self._native.write(as_bytes(as_slot(record, self.schema)), self._timeout_ns, self._evict_after_ns)
+
+    def write_many(self, records: object) -> int:
+        """Write many slots at once.
+
+        Parameters
+        ----------
+        records : array_like of shape (n_slots, *slot_shape), or list of records
+            The slots.
+
+        Returns
+        -------
+        int
+            How many were written: all of them.
+
+        Raises
+        ------
+        SchemaMismatch
+            As `write`; nothing was written then.
+        BackpressureTimeout
+            As `write`; its attribute `written` says how many slots were written before.
+        """
+        data = as_bytes(as_slots(records, self.schema))
+        return self._native.write_many(data, self._timeout_ns, self._evict_after_ns)
+
+    def slot(self) -> WriteSlot:
+        """Open the next slot for writing in place.
+
+        Returns
+        -------
+        WriteSlot
+            A context manager; leaving it publishes the slot, an exception inside it does not.
+
+        Examples
+        --------
+        >>> with producer.slot() as s:  # doctest: +SKIP
+        ...     camera.read_into(s.array)
+        """
+        return WriteSlot(self)
+
+    @property
+    def next_seq(self) -> int:
+        """Seq of the next slot to be committed."""
+        return self._native.head
+
+    @property
+    def capacity(self) -> int:
+        """Number of slots of the ring."""
+        return self._native.capacity
+
+    @property
+    def instance_id(self) -> bytes:
+        """Random 16 bytes that name this incarnation of the segment."""
+        return self._native.instance_id
+
+    @property
+    def epoch(self) -> int:
+        """1 for the first producer of a segment, one more after each takeover."""
+        return self._native.epoch
+
+    @property
+    def took_over(self) -> bool:
+        """Whether this producer took over the segment of one that died."""
+        return self._native.took_over
+
+    @property
+    def closed(self) -> bool:
+        """Whether the producer was closed."""
+        return self._native.closed
+
+    def stats(self) -> dict[str, int]:
+        """Return the counters of the segment.
+
+        Returns
+        -------
+        dict of str to int
+            ``written`` (slots), ``bytes_written``, ``aborts``, ``evictions``, ``timeouts``, ``takeovers``, ``blocked``
+            (how often a write waited), ``blocked_ns`` (for how long altogether) and ``consumers``.
+        """
+        if self.closed:
+            raise ClosedError(f"the producer of {self.name!r} was closed; ask for its stats before that")
+        report = _native.probe(self.directory, self.name)
+        consumers = report["consumers"]
+        assert isinstance(consumers, list)
+        counters = report["counters"]
+        assert isinstance(counters, dict)
+        written = self.next_seq - int(report["first_seq"])  # type: ignore[call-overload]
+        return {"written": written, **counters, "consumers": len(consumers)}
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what the broker should know about the segment, as plain JSON values."""
+        return {
+            "instance_id": self.instance_id.hex(),
+            "epoch": self.epoch,
+            "shm_dir": self.directory,
+            "schema": self.schema.to_json(),
+            "policy": self.policy.wire,
+            "consumer_sync_policy": self.sync_policy.wire,
+            "ring_buffer_capacity": self.capacity,
+            "slot_nbytes": self.schema.slot_nbytes,
+        }
+
+    def close(self) -> None:
+        """End the stream and remove the segment; readers get what is left. Twice is harmless."""
+        self._finalize()
+
+    def acquire_write_slot(self, timeout_ms: int) -> WriteHandle | None:
+        """Open the next slot (reference level); None after `timeout_ms` milliseconds (below 0: wait for ever)."""
+        try:
+            index = self._native.claim(nanoseconds_from_ms(timeout_ms), self._evict_after_ns)
+        except BackpressureTimeout:
+            return None
+        return WriteHandle(self, index)
+
+    def release_write_slot(self, handle: WriteHandle) -> None:
+        """Publish the slot of a committed handle; one that was not committed is aborted."""
+        if handle.producer is not self:
+            raise InvalidArgument(f"this handle belongs to {handle.producer.name!r}, not to {self.name!r}")
+        handle.release()
+
+    def _claim(self) -> int:
+        return self._native.claim(self._timeout_ns, self._evict_after_ns)
+
+    def _commit(self, nbytes: int) -> int:
+        return self._native.commit(nbytes)
+
+    def _abort(self) -> None:
+        self._native.abort()
+
+    def _view(self, index: int) -> NDArray[Any]:
+        """Return the writable array of one slot; made once, as making it costs more than a write."""
+        view = self._views.get(index)
+        if view is None:
+            payload = self._native.mapping.payload()
+            start = index * self._native.stride
+            raw = payload[start : start + self.schema.slot_nbytes]
+            view = self._views[index] = raw.view(self._dtype).reshape(self._shape)
+        return view
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"next_seq={self.next_seq}"
+        return f"DataBlockProducer({self.name!r}, {self.schema!r}, capacity={self.capacity}, {state})"
+
+
+class WriteSlot:
+    """One slot, open for writing in place.
+
+    Attributes
+    ----------
+    array : ndarray of shape slot_shape
+        The slot itself, in shared memory. It still holds an older slot's values: write all of it, or set `nbytes`.
+    nbytes : int
+        How many bytes to commit; all of them unless set.
+    seq : int
+        The slot's seq.
+    """
+
+    array: NDArray[Any]
+
+    def __init__(self, producer: DataBlockProducer) -> None:
+        self._producer = producer
+        self.nbytes = producer.schema.slot_nbytes
+        self.seq = -1
+
+    def __enter__(self) -> Self:
+        index = self._producer._claim()
+        self.seq = self._producer.next_seq
+        self.array = self._producer._view(index)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._producer._abort()
+            return
+        try:
+            self._producer._commit(self.nbytes)
+        except InvalidArgument:
+            self._producer._abort()
+            raise
+
+
+class WriteHandle:
+    """An open slot of the reference-level API, made by `DataBlockProducer.acquire_write_slot`."""
+
+    def __init__(self, producer: DataBlockProducer, index: int) -> None:
+        self.producer = producer
+        self._slot: NDArray[np.uint8] | None = as_flat(producer._view(index))
+        self._nbytes: int | None = None
+
+    def write(self, data: bytes | bytearray | memoryview | NDArray[Any], offset: int = 0) -> None:
+        """Copy bytes into the slot, from `offset` (in bytes) on.
+
+        Raises
+        ------
+        InvalidArgument
+            If they do not fit.
+        ClosedError
+            If the slot was released before.
+        """
+        slot = self._open()
+        source = np.frombuffer(np.ascontiguousarray(data), np.uint8) if isinstance(data, np.ndarray) else None
+        source = np.frombuffer(data, np.uint8) if source is None else source
+        if offset < 0 or offset + source.size > slot.size:
+            raise InvalidArgument(f"{source.size} bytes at {offset} do not fit into a slot of {slot.size} bytes")
+        slot[offset : offset + source.size] = source
+
+    def commit(self, nbytes: int) -> None:
+        """Say how many bytes are valid; the slot becomes visible when it is released.
+
+        Raises
+        ------
+        InvalidArgument
+            If the slot is not that long.
+        """
+        slot = self._open()
+        if not 0 <= nbytes <= slot.size:
+            raise InvalidArgument(f"a slot of {slot.size} bytes cannot commit {nbytes}")
+        self._nbytes = nbytes
+
+    def release(self) -> None:
+        """Publish the slot if it was committed, else abort it. Twice is harmless."""
+        if self._slot is None:
+            return
+        self._slot = None
+        if self._nbytes is None:
+            self.producer._abort()
+        else:
+            self.producer._commit(self._nbytes)
+
+    def _open(self) -> NDArray[np.uint8]:
+        if self._slot is None:
+            raise ClosedError("this slot was released before; acquire another one")
+        return self._slot
+
+
+def as_flat(view: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the bytes of a contiguous view, without a copy."""
+    return view.reshape(-1).view(np.uint8)
+
+
+def _exports_buffer(dtype: np.dtype[Any]) -> bool:
+    """Whether arrays of the dtype have the buffer interface; datetimes have not."""
+    try:
+        memoryview(np.empty((), dtype))  # type: ignore[arg-type]  # numpy's stubs do not know the buffer protocol
+    except (ValueError, BufferError):
+        return False
+    return True
+
+
+def open_producer(
+    name: str,
+    schema: Schema,
+    *,
+    directory: str | None = None,
+    capacity: int | None = None,
+    lossless: Lossless = True,
+    timeout: float | None = 5.0,
+    evict_after: float | None = 1.0,
+    shared_secret: int = 0,
+) -> DataBlockProducer:
+    """Create the segment of a channel, or take it over from a producer that died.
+
+    Parameters
+    ----------
+    name : str
+        The channel.
+    schema : Schema
+        What one slot looks like.
+    directory : str, optional
+        Where segments live; that of the broker ``default``.
+    capacity : int, optional
+        Number of slots; as many as fit 8 MB, at least 8.
+    lossless : bool or "single"
+        Whether lossless consumers may attach: up to 64, none, or exactly one.
+    timeout : float or None
+        How long a write waits for lossless consumers (in seconds).
+    evict_after : float or None
+        After how long without a move a lossless consumer that holds the producer up is evicted (in seconds).
+    shared_secret : int
+        Detects a wrong or stale segment; 0 for none. It is not access control.
+
+    Returns
+    -------
+    DataBlockProducer
+
+    Raises
+    ------
+    ChannelBusy
+        If the channel has a live producer.
+    InvalidName, InvalidArgument, IncompatibleSegment, SegmentAccessError, SegmentSpaceError, SegmentTokenMismatch
+    """
+    if lossless not in SYNC_OF:
+        raise InvalidArgument(f"lossless is True, False or 'single', not {lossless!r}")
+    check_name(name)
+    directory = segment_directory() if directory is None else directory
+    n = default_capacity(schema.slot_nbytes, directory) if capacity is None else checked_count("capacity", capacity)
+    return _open(
+        name,
+        schema,
+        directory,
+        capacity=n,
+        page_nbytes=4096,
+        shared_secret=shared_secret,
+        policy=DataBlockPolicy.RING_BUFFER,
+        sync_policy=SYNC_OF[lossless],
+        timeout=timeout,
+        evict_after=evict_after,
+    )
+
+
+def create_datablock_producer(
+    name: str, policy: DataBlockPolicy, config: DataBlockConfig | None = None, schema: Schema | None = None
+) -> DataBlockProducer:
+    """Create the segment of a channel (reference level).
+
+    Parameters
+    ----------
+    name : str
+        Name of the segment.
+    policy : DataBlockPolicy
+        How many slots it has.
+    config : DataBlockConfig, optional
+        Everything else.
+    schema : Schema, optional
+        What one slot looks like; raw bytes unless given.
+
+    Returns
+    -------
+    DataBlockProducer
+
+    Raises
+    ------
+    ChannelBusy, InvalidName, InvalidArgument, IncompatibleSegment, SegmentAccessError, SegmentSpaceError
+    """
+    check_name(name, "segment")
+    config = config or DataBlockConfig()
+    policy = DataBlockPolicy(policy)
+    if config.policy not in (None, policy):
+        raise InvalidArgument(f"the policy is {policy.name}, but config.policy is {config.policy!r}; give one of them")
+    schema = schema or Schema.raw(checked_count("logical_unit_size", config.slot_nbytes))
+    sync = config.consumer_sync_policy
+    return _open(
+        name,
+        schema,
+        segment_directory(),
+        capacity=capacity_of(policy, config.ring_buffer_capacity),
+        page_nbytes=config.page_nbytes,
+        shared_secret=config.shared_secret or 0,
+        policy=policy,
+        sync_policy=ConsumerSyncPolicy.LATEST_ONLY if sync is None else ConsumerSyncPolicy(sync),
+        timeout=None,
+        evict_after=None,
+    )
+
+
+def _open(
+    name: str,
+    schema: Schema,
+    directory: str,
+    *,
+    capacity: int,
+    page_nbytes: int,
+    shared_secret: int,
+    policy: DataBlockPolicy,
+    sync_policy: ConsumerSyncPolicy,
+    timeout: float | None,
+    evict_after: float | None,
+) -> DataBlockProducer:
+    nanoseconds(timeout)
+    nanoseconds(evict_after, "evict_after")  # refuse bad ones before anything is created
+    native = _native.Producer(
+        os.fspath(directory),
+        name,
+        capacity=capacity,
+        slot_nbytes=schema.slot_nbytes,
+        page_nbytes=page_nbytes,
+        schema_hash=schema.layout_hash,
+        shared_secret=_checked_secret(shared_secret),
+        policy=policy,
+        sync_policy=sync_policy,
+        checksum_policy=ChecksumPolicy.NONE,
+    )
+    return DataBlockProducer(
+        native,
+        name,
+        schema,
+        directory,
+        policy=policy,
+        sync_policy=sync_policy,
+        timeout=timeout,
+        evict_after=evict_after,
+    )
+
+
+def _checked_secret(secret: object) -> int:
+    if isinstance(secret, bool) or not isinstance(secret, int) or not 0 <= secret < 2**64:
+        raise InvalidArgument("shared_secret is a whole number of 64 bits, 0 for none")
+    return secret
+
+
+create_datablock_producer_impl = create_datablock_producer

@@ -1,0 +1,159 @@
+"""Single slots: in place for those who know why, copied for the reference-level API."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labhub import _native
+from labhub.datablock.batch import SLOT_HEADER, Batch
+from labhub.datablock.config import nanoseconds
+from labhub.errors import ClosedError, InvalidArgument, StreamError, TimeoutExpired
+
+if TYPE_CHECKING:
+    from labhub.datablock.consumer import DataBlockConsumer
+
+
+class ReadSlot:
+    """One slot, read in place.
+
+    Attributes
+    ----------
+    array : ndarray of shape slot_shape
+        The slot itself, read-only, in shared memory. A lossy consumer's may be overwritten at any moment: what it
+        showed is true only once the ``with`` block was left without an error.
+    seq, epoch, nbytes, timestamp_ns : int
+        From its header.
+    """
+
+    array: NDArray[Any]
+    seq: int
+    epoch: int
+    nbytes: int
+    timestamp_ns: int
+
+    def __init__(self, consumer: DataBlockConsumer, timeout: float | None) -> None:
+        self._consumer = consumer
+        self._timeout = timeout
+
+    def __enter__(self) -> Self:
+        """Open the slot.
+
+        Raises
+        ------
+        TimeoutExpired
+            If there is none in time.
+        EOFError
+            If the stream has ended: a `StopIteration` cannot leave a ``with``.
+        """
+        consumer = self._consumer
+        native = consumer._native
+        seq = native.acquire(consumer.mode == "latest", nanoseconds(self._timeout))
+        if seq == _native.STREAM_ENDED:
+            raise EOFError(f"the stream of {consumer.name!r} has ended")
+        if seq < 0:
+            raise TimeoutExpired(f"no new slot on {consumer.name!r} within {self._timeout} s")
+        try:
+            header = np.frombuffer(native.header(), SLOT_HEADER)[0]
+        except BaseException:
+            _release_quietly(native)
+            raise
+        self.seq = seq
+        self.epoch = int(header["epoch"])
+        self.nbytes = int(header["nbytes"])
+        self.timestamp_ns = int(header["timestamp_ns"])
+        self.array = consumer._view(seq % consumer.capacity)
+        return self
+
+    @property
+    def valid(self) -> bool:
+        """Whether the slot was not overwritten so far."""
+        return self._consumer._native.valid()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._consumer._native.release()
+        else:
+            _release_quietly(self._consumer._native)
+
+
+def _release_quietly(native: _native.Consumer) -> None:
+    """Release a slot on the way out of another error, which is the one to report."""
+    try:
+        native.release()
+    except (StreamError, ClosedError, InvalidArgument):
+        return
+
+
+class ConsumeHandle:
+    """One slot as the reference-level API hands it out: a validated copy, so it pins nothing and is never torn.
+
+    Attributes
+    ----------
+    seq : int
+        The slot's seq.
+    timestamp_ns : int
+        Its time (in nanoseconds since the epoch, UTC).
+    nbytes : int
+        How many bytes were committed.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self.seq = int(batch.seq[0])
+        self.timestamp_ns = int(batch.timestamp_ns[0])
+        self.nbytes = int(batch.nbytes[0])
+        flat = batch.data.reshape(-1).view(np.uint8)
+        self._data: NDArray[np.uint8] | None = flat[: self.nbytes]
+
+    def read(self, nbytes: int | None = None) -> bytes:
+        """Return exactly the committed bytes, or the first `nbytes` of them.
+
+        Raises
+        ------
+        InvalidArgument
+            If fewer were committed.
+        ClosedError
+            If the slot was released before.
+        """
+        data = self._held()
+        if nbytes is None:
+            return data.tobytes()
+        if not 0 <= nbytes <= data.size:
+            raise InvalidArgument(f"slot {self.seq} has {data.size} committed bytes, {nbytes} were asked for")
+        return data[:nbytes].tobytes()
+
+    def read_into(self, buffer: bytearray | memoryview | NDArray[Any]) -> int:
+        """Copy the committed bytes to the beginning of a writable buffer; how many they are.
+
+        Raises
+        ------
+        InvalidArgument
+            If the buffer is read-only or shorter than that.
+        ClosedError
+            If the slot was released before.
+        """
+        data = self._held()
+        try:
+            target = np.frombuffer(buffer, np.uint8)
+        except (TypeError, ValueError, BufferError) as error:
+            raise InvalidArgument(f"read_into needs a contiguous buffer: {error}") from None
+        if not target.flags.writeable or target.size < data.size:
+            raise InvalidArgument(f"read_into needs a writable buffer of at least {data.size} bytes")
+        target[: data.size] = data
+        return data.size
+
+    def release(self) -> None:
+        """Let go of the slot. Twice is harmless."""
+        self._data = None
+
+    reset = release
+
+    def _held(self) -> NDArray[np.uint8]:
+        if self._data is None:
+            raise ClosedError(f"slot {self.seq} was released before; acquire another one")
+        return self._data

@@ -1,0 +1,356 @@
+"""What one slot of a channel looks like: dtype, shape, dims, units, time base.
+
+A schema travels as canonical JSON (sorted keys, no blanks). The layout hash is the BLAKE3 of the part of it that says
+where each byte is, so that two processes can agree on the bytes without agreeing on units or notes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import blake3
+import numpy as np
+
+from labhub.errors import InvalidArgument, SchemaMismatch
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
+UNDECLARED_HASH = bytes(32)
+"""Hash of a schema that nobody declared: 32 zero bytes, compared with nothing."""
+
+VALUE = "value"
+"""Name of the only field of a plain dtype."""
+
+TIME = "time"
+"""Name of the dimension along which the samples of one slot follow each other."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Layout and meaning of one slot.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Plain or structured, without Python objects.
+    shape : tuple of int
+        Shape of one slot; ``()`` for a single record.
+    dims : tuple of str
+        A name for each axis of `shape`. An axis called ``"time"`` holds samples that follow each other.
+    units : mapping of str to str
+        Unit of each field; a plain dtype has the one field ``"value"``.
+    sample_rate : float, optional
+        Samples per second along the ``"time"`` dimension of a slot.
+    attrs : mapping of str to JSON value
+        Free notes.
+
+    Raises
+    ------
+    InvalidArgument
+        If a dtype holds Python objects or nothing at all, or dims, units, rate and attributes do not fit it.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...] = ()
+    dims: tuple[str, ...] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
+    sample_rate: float | None = None
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__  # frozen for everybody else
+        dtype = _checked_dtype(self.dtype)
+        shape = tuple(_checked_length(n) for n in self.shape)
+        if dtype.subdtype is not None:  # a subarray dtype is the same bytes as more axes
+            dtype, inner = dtype.subdtype
+            shape += inner
+        set_(self, "dtype", dtype)
+        set_(self, "shape", shape)
+        set_(self, "dims", _checked_dims(self.dims, shape))
+        set_(self, "units", _checked_units(self.units, self.fields))
+        set_(self, "sample_rate", _checked_rate(self.sample_rate, self.dims))
+        set_(self, "attrs", dict(sorted(self.attrs.items())))
+        try:
+            self.to_json()
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument(f"attrs must be plain JSON values (text, finite numbers, lists): {error}") from None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields; ``("value",)`` for a plain dtype."""
+        return self.dtype.names or (VALUE,)
+
+    @property
+    def slot_nbytes(self) -> int:
+        """Bytes of one slot."""
+        return self.dtype.itemsize * math.prod(self.shape)
+
+    @property
+    def layout_hash(self) -> bytes:
+        """BLAKE3 (32 bytes) of the canonical JSON of dtype and shape; units, dims and notes do not change it."""
+        return blake3.blake3(_canonical(self._layout()).encode()).digest()
+
+    def _layout(self) -> dict[str, Any]:
+        return {"dtype": _encode_dtype(self.dtype), "shape": list(self.shape)}
+
+    def to_json(self) -> str:
+        """Return the schema as canonical JSON."""
+        document = self._layout()
+        optional = {
+            "dims": list(self.dims),
+            "units": dict(self.units),
+            "sample_rate": self.sample_rate,
+            "attrs": dict(self.attrs),
+        }
+        document |= {key: value for key, value in optional.items() if value not in (None, [], {})}
+        return _canonical(document)
+
+    @classmethod
+    def from_json(cls, text: str) -> Schema:
+        """Read a schema from its JSON.
+
+        Raises
+        ------
+        InvalidArgument
+            If the text is not the JSON of a schema.
+        """
+        try:
+            document = json.loads(text)
+            return cls(
+                dtype=_decode_dtype(document["dtype"]),
+                shape=tuple(document["shape"]),
+                dims=tuple(document.get("dims", ())),
+                units=document.get("units", {}),
+                sample_rate=document.get("sample_rate"),
+                attrs=document.get("attrs", {}),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise InvalidArgument(f"this is not the JSON of a schema ({error}): {text[:200]!r}") from None
+
+    @classmethod
+    def raw(cls, nbytes: int) -> Schema:
+        """Return the schema of uninterpreted slots of `nbytes` bytes: ``bytes[nbytes]``."""
+        return cls(np.dtype(np.uint8), (nbytes,), ("byte",))
+
+    @classmethod
+    def infer(
+        cls,
+        like: ArrayLike | Mapping[str, Any] | None = None,
+        *,
+        dtype: DTypeLike | None = None,
+        shape: int | Sequence[int] | None = None,
+        dims: str | Sequence[str] | None = None,
+        units: str | Mapping[str, str] | None = None,
+        sample_rate: float | None = None,
+        attrs: Mapping[str, Any] | None = None,
+    ) -> Schema:
+        """Work out the schema of one slot from an example of it, or from a dtype and shape.
+
+        Parameters
+        ----------
+        like : array_like, scalar or dict
+            An example of one slot. A dict becomes a structured dtype with one field for each key.
+        dtype : dtype_like, optional
+            Overrides the dtype of `like`; needed if there is no `like`.
+        shape : int or sequence of int, optional
+            Shape of one slot; that of `like`, or ``()``.
+        dims : str or sequence of str, optional
+            Names of the axes.
+        units : str or mapping of str to str, optional
+            One unit for every field, or one for each.
+        sample_rate : float, optional
+            Samples per second along the ``"time"`` axis of a slot.
+        attrs : mapping, optional
+            Free notes.
+
+        Raises
+        ------
+        InvalidArgument
+            If neither `like` nor `dtype` says what a slot is, or what they say cannot be a slot.
+        """
+        if like is None and dtype is None:
+            raise InvalidArgument("a schema needs an example (like=...) or a dtype; give one of them")
+        found = None if like is None else example(like)
+        try:
+            chosen = np.dtype(dtype) if dtype is not None else found.dtype  # type: ignore[union-attr]
+        except TypeError as error:
+            raise InvalidArgument(f"{dtype!r} is not a numpy dtype: {error}") from None
+        if shape is None:
+            extent: tuple[int, ...] = () if found is None else found.shape
+        else:
+            extent = (shape,) if isinstance(shape, int) else tuple(shape)
+        chosen = _checked_dtype(chosen)
+        names = chosen.names or (VALUE,)
+        return cls(
+            dtype=chosen,
+            shape=extent,
+            dims=(dims,) if isinstance(dims, str) else tuple(dims or ()),
+            units=dict.fromkeys(names, units) if isinstance(units, str) else dict(units or {}),
+            sample_rate=sample_rate,
+            attrs=dict(attrs or {}),
+        )
+
+    def difference(self, other: Schema) -> tuple[str, ...]:
+        """Compare the layouts; one line for each thing in which `other` differs, none if the bytes agree."""
+        lines = []
+        if self.shape != other.shape:
+            lines.append(f"shape: {self.shape} here, {other.shape} there")
+        mine, theirs = _places(self.dtype), _places(other.dtype)
+        for name in [*mine, *(n for n in theirs if n not in mine)]:
+            here, there = mine.get(name, "missing"), theirs.get(name, "missing")
+            if here != there:
+                lines.append(f"field {name!r}: {here} here, {there} there")
+        if not lines and self.dtype.itemsize != other.dtype.itemsize:
+            lines.append(f"record size: {self.dtype.itemsize} bytes here, {other.dtype.itemsize} there")
+        return tuple(lines)
+
+    def require(self, other: Schema, what: str) -> None:
+        """Raise unless `other` has the same layout.
+
+        Raises
+        ------
+        SchemaMismatch
+            With one line for each difference.
+        """
+        if lines := self.difference(other):
+            raise SchemaMismatch(f"{what} has another schema:\n  " + "\n  ".join(lines), difference=lines)
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
+    def __repr__(self) -> str:
+        parts = [str(self.dtype) if self.dtype.names is None else f"{list(self.dtype.names)}"]
+        if self.shape:
+            parts.append(f"shape={self.shape}")
+        if self.dims:
+            parts.append(f"dims={self.dims}")
+        if self.units:
+            parts.append(f"units={dict(self.units)}")
+        if self.sample_rate:
+            parts.append(f"sample_rate={self.sample_rate:g}")
+        return f"Schema({', '.join(parts)})"
+
+
+def example(value: ArrayLike | Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    """Turn an example of a slot into an array; a dict becomes a structured record."""
+    try:
+        if not isinstance(value, Mapping):
+            return np.asarray(value)
+        columns = {str(key): np.asarray(item) for key, item in value.items()}
+        record = np.empty((), [(key, c.dtype, c.shape) for key, c in columns.items()])
+        for key, column in columns.items():
+            record[key] = column
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"{type(value).__name__} cannot be one slot of an array: {error}") from None
+    return record
+
+
+def _canonical(document: object) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _checked_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    if not isinstance(dtype, np.dtype):
+        raise InvalidArgument(f"dtype must be a numpy dtype, not {type(dtype).__name__}")
+    for name, kind in _leaves(dtype):
+        if kind.hasobject or kind.kind == "T":
+            raise InvalidArgument(
+                f"field {name!r} holds Python objects, which no other process can read; use a fixed-size dtype"
+            )
+    if dtype.itemsize == 0:
+        raise InvalidArgument(f"dtype {dtype} has no bytes; for text give a length, as in 'U16'")
+    return dtype
+
+
+def _leaves(dtype: np.dtype[Any], path: str = "") -> list[tuple[str, np.dtype[Any]]]:
+    """Return the plain dtypes inside `dtype`, each with its dotted path."""
+    base = dtype.base
+    if base.names is None:
+        return [(path or VALUE, base)]
+    fields = base.fields
+    assert fields is not None  # a dtype with names has fields
+    return [leaf for n in base.names for leaf in _leaves(fields[n][0], f"{path}.{n}" if path else n)]
+
+
+def _checked_length(n: object) -> int:
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise InvalidArgument(f"each axis of a slot needs a length of at least 1, not {n!r}")
+    return int(n)
+
+
+def _checked_dims(dims: Sequence[str], shape: tuple[int, ...]) -> tuple[str, ...]:
+    dims = tuple(dims)
+    if not dims:
+        return ()
+    if len(dims) != len(shape) or len(set(dims)) != len(dims) or not all(isinstance(d, str) and d for d in dims):
+        raise InvalidArgument(f"dims {dims} must give each axis of a slot of shape {shape} a name of its own")
+    return dims
+
+
+def _checked_units(units: Mapping[str, str], fields: tuple[str, ...]) -> dict[str, str]:
+    for name, unit in units.items():
+        if name not in fields:
+            raise InvalidArgument(f"units name the field {name!r}; the fields are {', '.join(fields)}")
+        if not isinstance(unit, str):
+            raise InvalidArgument(f"the unit of {name!r} must be text, not {unit!r}")
+    return dict(units)
+
+
+def _checked_rate(rate: float | None, dims: tuple[str, ...]) -> float | None:
+    if rate is None:
+        if TIME in dims:
+            raise InvalidArgument("a slot with a 'time' axis needs a sample_rate, in samples per second")
+        return None
+    if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 0 < rate < math.inf:
+        raise InvalidArgument(f"sample_rate is a positive number of samples per second, not {rate!r}")
+    if TIME not in dims:
+        raise InvalidArgument(f"sample_rate belongs to slots with a 'time' axis; name one in dims, which are {dims}")
+    return float(rate)
+
+
+def _encode_dtype(dtype: np.dtype[Any]) -> Any:
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return {"base": _encode_dtype(base), "shape": list(shape)}
+    if dtype.names is None:
+        return dtype.str
+    fields = dtype.fields
+    assert fields is not None  # a dtype with names has fields
+    return {
+        "fields": [[name, _encode_dtype(fields[name][0]), fields[name][1]] for name in dtype.names],
+        "itemsize": dtype.itemsize,
+    }
+
+
+def _decode_dtype(document: Any) -> np.dtype[Any]:
+    if isinstance(document, str):
+        return np.dtype(document)
+    if "base" in document:
+        return np.dtype((_decode_dtype(document["base"]), tuple(document["shape"])))
+    names, formats, offsets = zip(*document["fields"], strict=True)
+    return np.dtype(
+        {
+            "names": list(names),
+            "formats": [_decode_dtype(f) for f in formats],
+            "offsets": list(offsets),
+            "itemsize": document["itemsize"],
+        }
+    )
+
+
+def _places(dtype: np.dtype[Any]) -> dict[str, str]:
+    """Describe each field: its dtype and where it begins."""
+    if dtype.names is None:
+        return {VALUE: f"{dtype.str}"}
+    fields = dtype.fields
+    assert fields is not None  # a dtype with names has fields
+    return {name: f"{_word(fields[name][0])} at byte {fields[name][1]}" for name in dtype.names}
+
+
+def _word(dtype: np.dtype[Any]) -> str:
+    return dtype.str if dtype.names is None and dtype.subdtype is None else str(dtype)
