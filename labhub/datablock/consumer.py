@@ -21,9 +21,10 @@ from labhub.datablock.config import (
     nanoseconds_from_ms,
 )
 from labhub.datablock.iteration import Batches, Datasets
-from labhub.datablock.location import check_name, segment_directory
+from labhub.datablock.location import segment_directory
 from labhub.datablock.reading import ConsumeHandle, ReadSlot
 from labhub.errors import InvalidArgument, TimeoutExpired
+from labhub.names import check_name
 from labhub.schema import Schema
 
 if TYPE_CHECKING:

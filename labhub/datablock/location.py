@@ -5,39 +5,20 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import re
 import shutil
 from pathlib import Path
 
 import platformdirs
 
-from labhub.errors import InvalidName
+from labhub.names import check_name
 
 logger = logging.getLogger(__name__)
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 RING_NBYTES = 8 * 1024 * 1024
 """What a ring of default capacity occupies, at most (in bytes)."""
 MIN_SLOTS = 8
 SMALL_SHM = 256 * 1024 * 1024
 """A /dev/shm below this (in bytes; containers often have 64 MB) gets rings a sixty-fourth of its size."""
-
-
-def check_name(name: object, what: str = "channel") -> str:
-    """Return `name` if it can name a channel, a segment or a broker.
-
-    Raises
-    ------
-    InvalidName
-        Otherwise.
-    """
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        shown = repr(name) if len(repr(name)) < 80 else repr(name)[:76] + "..."
-        raise InvalidName(
-            f"{shown} cannot name a {what}: use 1 to 128 of A-Z a-z 0-9 . _ - and begin with a letter or a digit",
-            name=name,
-        )
-    return name
 
 
 def segment_directory(broker_name: str = "default") -> str:

@@ -22,8 +22,9 @@ from labhub.datablock.config import (
     nanoseconds_from_ms,
 )
 from labhub.datablock.encode import as_bytes, as_slot, as_slots
-from labhub.datablock.location import check_name, default_capacity, segment_directory
+from labhub.datablock.location import default_capacity, segment_directory
 from labhub.errors import BackpressureTimeout, ClosedError, InvalidArgument
+from labhub.names import check_name
 from labhub.schema import Schema
 
 Lossless = bool | Literal["single"]

@@ -1,0 +1,213 @@
+"""The directory process of all channels."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from labhub import liveness
+from labhub.errors import BrokerUnreachable, InvalidArgument, LabHubError
+from labhub.protocol.broker_state import BrokerState, Peer
+from labhub.protocol.registry import ChannelRegistry, Registration
+from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, AllowList, load_key
+from labhub.transport.router import Router
+
+__all__ = ["DEFAULT_ENDPOINT", "BrokerConfig", "BrokerService", "ChannelRegistry", "Registration"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_ENDPOINT = "tcp://127.0.0.1:5570"
+TICK = 1.0
+"""How often the broker looks after its channels (in seconds)."""
+BURST = 1000
+"""Most messages that are answered before it looks at the clock again."""
+
+
+@dataclass
+class BrokerConfig:
+    """How a broker serves.
+
+    Attributes
+    ----------
+    endpoint : str
+        Where to listen; port 0 is any. If the default port is taken, any other is used.
+    use_curve : bool
+        Encrypt and authenticate. False is for tests.
+    on_ready : callable, optional
+        Called as ``on_ready(endpoint, public_key)`` once it listens.
+    allow : {"user", "any"}
+        Let in this user's own key and the enrolled ones, or everybody.
+    max_channels_per_key : int
+        How many channels one client may register.
+    """
+
+    endpoint: str = DEFAULT_ENDPOINT
+    use_curve: bool = True
+    on_ready: Callable[[str, str], object] | None = None
+    allow: Literal["user", "any"] = "user"
+    max_channels_per_key: int = 20_000
+
+
+class BrokerService:
+    """A broker. As a context manager it serves from a background thread; `run` serves in the foreground.
+
+    Parameters
+    ----------
+    config : BrokerConfig, optional
+        How to serve.
+
+    Attributes
+    ----------
+    endpoint : str
+        Where it listens, once it does.
+    public_key : str
+        Its public key (z85); empty without CURVE.
+
+    Examples
+    --------
+    >>> with BrokerService(BrokerConfig(endpoint="tcp://127.0.0.1:0")) as broker:  # doctest: +SKIP
+    ...     messenger.connect(broker.endpoint, broker.public_key)
+    """
+
+    def __init__(self, config: BrokerConfig | None = None) -> None:
+        self.config = config or BrokerConfig()
+        self.endpoint = ""
+        self.public_key = ""
+        self._thread: threading.Thread | None = None
+        self._router: Router | None = None
+        self._stop = threading.Event()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._state: BrokerState | None = None
+        self._started_at = 0.0
+
+    def start(self) -> Self:
+        """Listen, and serve from a background thread.
+
+        Raises
+        ------
+        BrokerUnreachable
+            If the endpoint cannot be bound.
+        AuthenticationError
+            If a key file is unusable, or the self-test lets a stranger in.
+        InvalidArgument
+            If the configuration makes no sense, or the broker was started before.
+        """
+        self._listen()
+        self._thread = threading.Thread(target=self._serve, name="labhub-broker", daemon=True)
+        self._thread.start()
+        return self
+
+    def run(self) -> None:
+        """Listen, and serve in this thread until `stop` is called or Ctrl-C is pressed; raises as `start`."""
+        self._listen()
+        self._serve()
+
+    def stop(self) -> None:
+        """Stop serving, and remove what dead producers left. Twice is harmless."""
+        self._stop.set()
+        try:
+            os.eventfd_write(self._wake, 1)
+        except OSError:
+            return  # stopped before
+        if self._thread is not None:
+            self._thread.join()
+
+    @property
+    def uptime(self) -> float:
+        """For how long it has been listening (in seconds)."""
+        return time.monotonic() - self._started_at if self.endpoint else 0.0
+
+    def _listen(self) -> None:
+        if self.endpoint or self._stop.is_set():
+            raise InvalidArgument("this BrokerService was started before; make a new one")
+        config = self.config
+        own = load_key(CLIENT_KEY).public if config.use_curve and config.allow == "user" else ""
+        allowed = AllowList(own, anybody=config.allow == "any" or not config.use_curve)
+        if config.allow not in ("user", "any"):
+            raise InvalidArgument(f"allow is 'user' or 'any', not {config.allow!r}")
+        if not _is_local(config.endpoint) and config.allow != "any" and not allowed.enrolled():
+            raise InvalidArgument(
+                f"{config.endpoint} can be reached from other machines, and no client key is enrolled; enroll one "
+                "first, or listen on tcp://127.0.0.1:5570"
+            )
+        key = load_key(SERVER_KEY) if config.use_curve else None
+        self._router = self._bind(lambda endpoint: Router(endpoint, key, allowed, self_test=config.allow != "any"))
+        self._state = BrokerState(
+            probe=lambda r: liveness.judge(r.shm_name, r.metadata),
+            bury=lambda r: liveness.bury(r.shm_name, r.metadata),
+            allowed=allowed.__contains__,
+            max_channels_per_key=config.max_channels_per_key,
+        )
+        self.endpoint, self.public_key = self._router.endpoint, key.public if key else ""
+        self._started_at = time.monotonic()
+        logger.info("listening on %s", self.endpoint)
+        if config.on_ready is not None:
+            config.on_ready(self.endpoint, self.public_key)
+
+    def _bind(self, bind: Callable[[str], Router]) -> Router:
+        try:
+            return bind(self.config.endpoint)
+        except BrokerUnreachable:
+            if self.config.endpoint != DEFAULT_ENDPOINT:
+                raise
+            return bind("tcp://127.0.0.1:0")
+
+    def _serve(self) -> None:
+        assert self._router is not None  # _listen comes first
+        assert self._state is not None
+        router, state = self._router, self._state
+        next_tick = time.monotonic()
+        try:
+            while not self._stop.is_set():
+                router.poll(max(0.0, next_tick - time.monotonic()), self._wake)
+                self._answer(router, state)
+                if (now := time.monotonic()) >= next_tick:
+                    next_tick = now + TICK
+                    state.tick(now)
+        finally:
+            router.close()
+            state.close(time.monotonic())
+            os.close(self._wake)
+            logger.info("stopped listening on %s", self.endpoint)
+
+    def _answer(self, router: Router, state: BrokerState) -> None:
+        for _ in range(BURST):
+            incoming = router.receive()
+            if incoming is None:
+                return
+            try:
+                replies = state.receive(Peer(incoming.routing_id, incoming.key), incoming.frames, time.monotonic())
+            except LabHubError:  # a reply that cannot be encoded must not end the service
+                logger.exception("a request could not be answered")
+                continue
+            for out in replies:
+                router.send(out.routing_id, out.frames)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"BrokerService({self.endpoint or 'not started'})"
+
+
+def _is_local(endpoint: str) -> bool:
+    if not endpoint.startswith("tcp://"):
+        return True  # ipc and inproc do not leave the machine
+    host = urlsplit(endpoint).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,228 @@
+"""Every message, once. Requests are paired with their replies in `REPLY_TO`; error codes are one enum.
+
+Field names and values of REG, DISC and DEREG are those of the reference guide; the others follow their style. Unknown
+fields are tolerated in both directions. Of a key that occurs twice in one object the last one counts, as in Python's
+json module.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")]
+Hash = Annotated[str, Meta(pattern=r"\A[0-9a-fA-F]{64}\Z")]
+Pid = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Version = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Short = Annotated[str, Meta(max_length=256)]
+Correlation = Annotated[str, Meta(max_length=64)]
+
+
+class ErrorCode(StrEnum):
+    """Why the broker refused a request."""
+
+    SCHEMA_MISMATCH = "SCHEMA_MISMATCH"
+    """The channel has a live owner, and its schema hash differs."""
+    CHANNEL_BUSY = "CHANNEL_BUSY"
+    """The channel has another live owner."""
+    CHANNEL_NOT_FOUND = "CHANNEL_NOT_FOUND"
+    """Nobody registered the channel."""
+    NOT_REGISTERED = "NOT_REGISTERED"
+    """Nothing is registered under this channel, pid and key."""
+    INVALID_REQUEST = "INVALID_REQUEST"
+    """The message cannot be understood."""
+    UNAUTHORIZED = "UNAUTHORIZED"
+    """The client's key is not (or no longer) on the allow-list."""
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+    """This client has registered as many channels as one key may."""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all messages; `correlation_id`, if a request has one, is echoed in its reply."""
+
+    correlation_id: Correlation | UnsetType = UNSET
+
+
+class RegReq(Message, frozen=True, kw_only=True):
+    """Register a channel (producer to broker)."""
+
+    channel_name: Name
+    shm_name: Name
+    schema_hash: Hash
+    schema_version: Version
+    producer_pid: Pid
+    producer_hostname: Short = ""
+    metadata: dict[str, Any] = {}
+
+
+class RegAck(Message, frozen=True, kw_only=True):
+    """The channel is registered."""
+
+    status: str = "success"
+    channel_id: str
+    message: str = "Producer registered successfully"
+
+
+class DiscReq(Message, frozen=True, kw_only=True):
+    """Ask where a channel is (consumer to broker)."""
+
+    channel_name: Name
+
+
+class DiscAck(Message, frozen=True, kw_only=True):
+    """Where it is."""
+
+    status: str = "success"
+    shm_name: str
+    schema_hash: str
+    schema_version: int
+    metadata: dict[str, Any] = {}
+
+
+class DeregReq(Message, frozen=True, kw_only=True):
+    """Take a channel back (producer to broker)."""
+
+    channel_name: Name
+    producer_pid: Pid
+
+
+class DeregAck(Message, frozen=True, kw_only=True):
+    """The channel is gone."""
+
+    status: str = "success"
+    message: str = "Producer deregistered successfully"
+
+
+class HeartbeatReq(Message, frozen=True, kw_only=True):
+    """Say that the owner of these channels lives; every 2 seconds."""
+
+    producer_pid: Pid
+    channels: Annotated[list[Name], Meta(max_length=1000)] = []
+
+
+class HeartbeatAck(Message, frozen=True, kw_only=True):
+    """Heard. `unknown` names the channels that this broker does not have: register them again."""
+
+    status: str = "success"
+    unknown: list[str] = []
+
+
+class ListReq(Message, frozen=True, kw_only=True):
+    """Ask for channels whose names match a shell pattern, a page at a time."""
+
+    pattern: Short = "*"
+    offset: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class ChannelEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One registered channel, as the broker lists it.
+
+    Attributes
+    ----------
+    liveness : {"alive", "stalled", "dead", "unknown"}
+        What the broker knows of the producer; a stalled one holds its lock but sends no heartbeats.
+    age_s : float
+        Since the registration (in seconds).
+    consumers : int
+        How many consumers are registered.
+    """
+
+    channel_name: str
+    shm_name: str
+    schema_hash: str
+    schema_version: int
+    producer_pid: int
+    producer_hostname: str = ""
+    metadata: dict[str, Any] = {}
+    liveness: str = "unknown"
+    age_s: float = 0.0
+    consumers: int = 0
+
+
+class ListAck(Message, frozen=True, kw_only=True):
+    """One page of channels, in the order of their names. `total` match; `next_offset` is -1 on the last page."""
+
+    status: str = "success"
+    channels: list[ChannelEntry] = []
+    total: int = 0
+    next_offset: int = -1
+
+
+class ConsumerRegReq(Message, frozen=True, kw_only=True):
+    """Say that this client reads a channel; for the tools only."""
+
+    channel_name: Name
+    consumer_pid: Pid
+
+
+class ConsumerRegAck(Message, frozen=True, kw_only=True):
+    """Noted."""
+
+    status: str = "success"
+    message: str = "Consumer registered successfully"
+
+
+class ConsumerDeregReq(Message, frozen=True, kw_only=True):
+    """Say that it no longer does."""
+
+    channel_name: Name
+    consumer_pid: Pid
+
+
+class ConsumerDeregAck(Message, frozen=True, kw_only=True):
+    """Noted."""
+
+    status: str = "success"
+    message: str = "Consumer deregistered successfully"
+
+
+class Error(Message, frozen=True, kw_only=True):
+    """A request was refused; sent with the type ``ERROR``."""
+
+    status: str = "error"
+    error_code: str
+    message: str
+
+
+TYPE_NAME: dict[type[Message], str] = {
+    RegReq: "REG_REQ",
+    RegAck: "REG_ACK",
+    DiscReq: "DISC_REQ",
+    DiscAck: "DISC_ACK",
+    DeregReq: "DEREG_REQ",
+    DeregAck: "DEREG_ACK",
+    HeartbeatReq: "HEARTBEAT_REQ",
+    HeartbeatAck: "HEARTBEAT_ACK",
+    ListReq: "LIST_REQ",
+    ListAck: "LIST_ACK",
+    ConsumerRegReq: "CONSUMER_REG_REQ",
+    ConsumerRegAck: "CONSUMER_REG_ACK",
+    ConsumerDeregReq: "CONSUMER_DEREG_REQ",
+    ConsumerDeregAck: "CONSUMER_DEREG_ACK",
+    Error: "ERROR",
+}
+"""Type frame of each message."""
+
+REPLY_TO: dict[type[Message], type[Message]] = {
+    RegReq: RegAck,
+    DiscReq: DiscAck,
+    DeregReq: DeregAck,
+    HeartbeatReq: HeartbeatAck,
+    ListReq: ListAck,
+    ConsumerRegReq: ConsumerRegAck,
+    ConsumerDeregReq: ConsumerDeregAck,
+}
+"""Reply of each request; any request may get an `Error` instead."""
+
+HEARTBEAT_INTERVAL = 2.0
+"""How often a client with registrations sends a heartbeat (in seconds)."""
+HEARTBEAT_EXPIRY = 10.0
+"""After how long without one a client that ever sent a heartbeat is taken for dead (in seconds)."""
+TAKEOVER_GRACE = 10.0
+"""How long the channel of a provably dead producer waits for a takeover before it is removed (in seconds)."""
+MAX_MESSAGE_NBYTES = 64 * 1024
+"""Longest frame that the broker takes."""

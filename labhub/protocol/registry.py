@@ -1,0 +1,111 @@
+"""The directory of channels, without any rule about who may change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from labhub.errors import SchemaMismatch
+from labhub.protocol.messages import RegReq
+
+
+@dataclass
+class Registration:
+    """One registered channel.
+
+    Attributes
+    ----------
+    owner_key : str
+        Public key (z85) of the client that registered it; empty without CURVE.
+    registered_at, heartbeat_at, dead_since : float or None
+        On the broker's monotonic clock (in seconds).
+    consumers : dict of (key, pid) to float
+        Registered consumers, and when each was heard of last.
+    """
+
+    channel_name: str
+    shm_name: str
+    schema_hash: str
+    schema_version: int
+    producer_pid: int
+    producer_hostname: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    owner_key: str = ""
+    registered_at: float = 0.0
+    heartbeat_at: float | None = None
+    dead_since: float | None = None
+    consumers: dict[tuple[str, int], float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, request: RegReq, owner_key: str, now: float) -> Registration:
+        """Make the registration that a request asks for."""
+        return cls(
+            channel_name=request.channel_name,
+            shm_name=request.shm_name,
+            schema_hash=request.schema_hash.lower(),
+            schema_version=request.schema_version,
+            producer_pid=request.producer_pid,
+            producer_hostname=request.producer_hostname,
+            metadata=request.metadata,
+            owner_key=owner_key,
+            registered_at=now,
+        )
+
+
+class ChannelRegistry:
+    """Channels by name. Not thread-safe: the broker's thread owns it."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Registration] = {}
+
+    def register_channel(self, channel: str, entry: Registration) -> bool:
+        """Enter a channel, or refresh it.
+
+        Returns
+        -------
+        bool
+            True if it was not there before.
+
+        Raises
+        ------
+        SchemaMismatch
+            If it is registered with another schema hash; the entry stays as it was.
+        """
+        known = self._by_name.get(channel)
+        if known is not None and known.schema_hash != entry.schema_hash:
+            raise SchemaMismatch(
+                f"Schema hash differs from existing registration for channel '{channel}'",
+                difference=(f"schema_hash: {known.schema_hash} registered, {entry.schema_hash} offered",),
+            )
+        self._by_name[channel] = entry
+        return known is None
+
+    def find_channel(self, channel: str) -> Registration | None:
+        """Return the entry of a channel, or None."""
+        return self._by_name.get(channel)
+
+    def deregister_channel(self, channel: str, producer_pid: int) -> bool:
+        """Remove a channel if this pid registered it; whether it was removed."""
+        known = self._by_name.get(channel)
+        if known is None or known.producer_pid != producer_pid:
+            return False
+        del self._by_name[channel]
+        return True
+
+    def remove(self, channel: str) -> None:
+        """Remove a channel, whoever registered it."""
+        self._by_name.pop(channel, None)
+
+    def names(self) -> list[str]:
+        """Return the names of all channels, sorted."""
+        return sorted(self._by_name)
+
+    def __iter__(self) -> Iterator[Registration]:
+        return iter(list(self._by_name.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __contains__(self, channel: object) -> bool:
+        return channel in self._by_name

@@ -1,0 +1,121 @@
+"""Where a running broker can be found: the connection file in the runtime directory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import msgspec
+
+from labhub import liveness
+from labhub.errors import SegmentAccessError
+from labhub.names import check_name
+
+
+class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``broker-<name>.json`` says.
+
+    Attributes
+    ----------
+    name, endpoint, public_key : str
+        Of the broker.
+    pid : int
+        Its process, and when that started (`start_time`, in seconds since the epoch) on which boot, so that another
+        process with the same pid is not taken for it.
+    """
+
+    name: str
+    endpoint: str
+    public_key: str
+    pid: int
+    start_time: float
+    boot_id: str
+
+    @classmethod
+    def of_this_process(cls, name: str, endpoint: str, public_key: str) -> ConnectionFile:
+        """Describe a broker that runs in this process."""
+        return cls(
+            name=name,
+            endpoint=endpoint,
+            public_key=public_key,
+            pid=os.getpid(),
+            start_time=liveness.start_time_of(os.getpid()) or 0.0,
+            boot_id=liveness.boot_id(),
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process that wrote it still runs."""
+        return self.boot_id == liveness.boot_id() and liveness.start_time_of(self.pid) == self.start_time
+
+    def write(self) -> Path:
+        """Put the file into the runtime directory, whole or not at all, readable by its owner only.
+
+        Raises
+        ------
+        SegmentAccessError
+            If the runtime directory is not private.
+        """
+        path = path_of(self.name)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(self), indent=1))
+        os.replace(temporary, path)
+        return path
+
+    def remove(self) -> None:
+        """Remove the file, unless another broker has written it meanwhile."""
+        if find(self.name) == self:
+            path_of(self.name).unlink(missing_ok=True)
+
+
+def runtime_directory() -> Path:
+    """Return the private directory of connection files; it is made if needed.
+
+    `LABHUB_RUNTIME_DIR`, or ``$XDG_RUNTIME_DIR/labhub``, or a folder of Jupyter's runtime directory.
+
+    Raises
+    ------
+    SegmentAccessError
+        If it belongs to somebody else or is open to others.
+    """
+    if given := os.environ.get("LABHUB_RUNTIME_DIR"):
+        path = Path(given)
+    elif xdg := os.environ.get("XDG_RUNTIME_DIR"):
+        path = Path(xdg) / "labhub"
+    else:
+        from jupyter_core.paths import jupyter_runtime_dir
+
+        path = Path(jupyter_runtime_dir()) / "labhub"
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.stat()
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        raise SegmentAccessError(f"{path} must be yours alone; run: chmod 700 '{path}'", path=str(path))
+    return path
+
+
+def path_of(name: str) -> Path:
+    """Return the path of a broker's connection file.
+
+    Raises
+    ------
+    InvalidName
+        If the name cannot be part of a file name.
+    """
+    return runtime_directory() / f"broker-{check_name(name, 'broker')}.json"
+
+
+def find(name: str = "default") -> ConnectionFile | None:
+    """Return the connection file of a broker; None if there is none, or what is there is not one."""
+    try:
+        return msgspec.json.decode(path_of(name).read_bytes(), type=ConnectionFile)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def find_live(name: str = "default") -> ConnectionFile | None:
+    """Return the connection file of a broker whose process runs, else None."""
+    found = find(name)
+    return found if found is not None and found.alive else None
