@@ -20,7 +20,7 @@ from labhub.datablock.config import (
     nanoseconds,
     nanoseconds_from_ms,
 )
-from labhub.datablock.iteration import Batches, Datasets
+from labhub.datablock.iteration import Batches, Datasets, batches_of
 from labhub.datablock.location import segment_directory
 from labhub.datablock.reading import ConsumeHandle, ReadSlot
 from labhub.errors import InvalidArgument, TimeoutExpired
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["stream", "latest", "lossless"]
 Start = Literal["newest", "oldest"] | int
-
-MAX_BATCH_NBYTES = 32 * 1024 * 1024
-"""A batch without `max_slots` takes at most this much memory (in bytes), or one slot."""
 
 
 class DataBlockConsumer:
@@ -101,13 +98,7 @@ class DataBlockConsumer:
         ProducerGone
             While iterating, see `until_gone`.
         """
-        limit = max(1, MAX_BATCH_NBYTES // self.schema.slot_nbytes)
-        most = limit if max_slots is None else checked_count("max_slots", max_slots)
-        least = checked_count("min_slots", min_slots)
-        if max_slots is not None and least > most:
-            raise InvalidArgument(f"min_slots={least} is more than max_slots={most}")
-        nanoseconds(timeout)  # refuse a bad one now
-        return Batches(self, max(most, least), least, timeout, until_gone)
+        return batches_of(self, max_slots, min_slots, timeout, until_gone)
 
     def datasets(
         self,

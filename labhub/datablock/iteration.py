@@ -6,37 +6,88 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from labhub.datablock.batch import Batch
-from labhub.errors import TimeoutExpired
+from labhub.datablock.config import checked_count, nanoseconds
+from labhub.errors import InvalidArgument, TimeoutExpired
+from labhub.schema import Schema
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from labhub.datablock.consumer import DataBlockConsumer
-
 ASYNC_SLICE = 0.1
 """How long (in seconds) a cancelled ``async for`` may still sit in the executor."""
+
+
+class BatchSource(Protocol):
+    """What an iteration reads from: a consumer, or something that stands for one."""
+
+    def next_batch(self, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool) -> Batch | None:
+        """Wait for one batch; None at the end of the stream."""
+
+    def put_back(self, batch: Batch) -> None:
+        """Hand a batch out once more, first."""
+
+
+MAX_BATCH_NBYTES = 32 * 1024 * 1024
+"""A batch without `max_slots` takes at most this much memory (in bytes), or one slot."""
+
+
+class Source(Protocol):
+    """What batches come from: a DataBlock, or something that follows one channel from DataBlock to DataBlock."""
+
+    @property
+    def schema(self) -> Schema:
+        """What one slot looks like."""
+
+    def next_batch(self, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool) -> Batch | None:
+        """Wait for one batch; None at the end of the stream."""
+
+    def put_back(self, batch: Batch) -> None:
+        """Hand a batch out once more, first."""
+
+
+def batches_of(
+    source: Source, max_slots: int | None, min_slots: int, timeout: float | None, until_gone: bool
+) -> Batches:
+    """Check what `batches` was asked for, and make the iterator.
+
+    Raises
+    ------
+    InvalidArgument
+        If a count is not a whole number of at least 1, `min_slots` is more than `max_slots`, or the timeout is bad.
+    """
+    limit = max(1, MAX_BATCH_NBYTES // source.schema.slot_nbytes)
+    most = limit if max_slots is None else checked_count("max_slots", max_slots)
+    least = checked_count("min_slots", min_slots)
+    if max_slots is not None and least > most:
+        raise InvalidArgument(f"min_slots={least} is more than max_slots={most}")
+    nanoseconds(timeout)  # refuse a bad one now, not while iterating
+    return Batches(source, max(most, least), least, timeout, until_gone)
 
 
 class Batches(Iterator[Batch], AsyncIterator[Batch]):
     """Iterator of `Batch`, made by `DataBlockConsumer.batches`. It ends with the stream."""
 
     def __init__(
-        self, consumer: DataBlockConsumer, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool
+        self, consumer: BatchSource, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool
     ) -> None:
-        self._consumer = consumer
+        self._source = source
         self._max_slots = max_slots
         self._min_slots = min_slots
         self._timeout = timeout
         self._until_gone = until_gone
 
+    def read_from(self, source: BatchSource) -> Batches:
+        """Return the same iteration over another source, such as one that outlives its segment."""
+        return Batches(source, self._max_slots, self._min_slots, self._timeout, self._until_gone)
+
     def __iter__(self) -> Batches:
         return self
 
     def __next__(self) -> Batch:
-        batch = self._consumer.next_batch(self._max_slots, self._min_slots, self._timeout, self._until_gone)
+        batch = self._source.next_batch(self._max_slots, self._min_slots, self._timeout, self._until_gone)
         if batch is None:
             raise StopIteration
         return batch
@@ -54,7 +105,7 @@ class Batches(Iterator[Batch], AsyncIterator[Batch]):
             stop.set()
             late = await _outcome(waiting)
             if late is not None:
-                self._consumer.put_back(late)
+                self._source.put_back(late)
             raise
         if batch is None:
             raise StopAsyncIteration
@@ -66,7 +117,7 @@ class Batches(Iterator[Batch], AsyncIterator[Batch]):
         while True:
             left = ASYNC_SLICE if deadline is None else min(ASYNC_SLICE, max(0.0, deadline - time.monotonic()))
             try:
-                return self._consumer.next_batch(self._max_slots, self._min_slots, left, self._until_gone)
+                return self._source.next_batch(self._max_slots, self._min_slots, left, self._until_gone)
             except TimeoutExpired:
                 if stop.is_set():
                     return None

@@ -50,9 +50,6 @@ class DataBlockProducer:
         What one slot looks like.
     directory : str
         Where its segment is.
-    timeout, evict_after : float or None
-        How long a write waits for lossless consumers, and after how long without a move it evicts one that holds it
-        up (in seconds; None: for ever, never).
     """
 
     def __init__(
@@ -75,8 +72,6 @@ class DataBlockProducer:
         self.sync_policy = sync_policy
         self.timeout = timeout
         self.evict_after = evict_after
-        self._timeout_ns = nanoseconds(timeout)
-        self._evict_after_ns = nanoseconds(evict_after, "evict_after")
         self._dtype = schema.dtype
         self._shape = schema.shape
         self._plain_bytes = schema == Schema.raw(schema.slot_nbytes)
@@ -180,6 +175,26 @@ class DataBlockProducer:
     def closed(self) -> bool:
         """Whether the producer was closed."""
         return self._native.closed
+
+    @property
+    def timeout(self) -> float | None:
+        """How long a write waits for lossless consumers (in seconds); None waits for ever."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        self._timeout_ns = nanoseconds(seconds)
+        self._timeout = seconds
+
+    @property
+    def evict_after(self) -> float | None:
+        """After how long without a move a lossless consumer that holds the ring full is evicted (in seconds)."""
+        return self._evict_after
+
+    @evict_after.setter
+    def evict_after(self, seconds: float | None) -> None:
+        self._evict_after_ns = nanoseconds(seconds, "evict_after")
+        self._evict_after = seconds
 
     def stats(self) -> dict[str, int]:
         """Return the counters of the segment.

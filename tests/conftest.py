@@ -1,0 +1,41 @@
+"""Directories of its own for each test, and proof that it left nothing in them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+VARIABLES = {"shm": "LABHUB_SHM_DIR", "run": "LABHUB_RUNTIME_DIR", "data": "LABHUB_DATA_DIR"}
+
+
+@pytest.fixture(autouse=True)
+def private_dirs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give the test segment, runtime and key directories; fail it if a file is left in the first two."""
+    # On tmpfs, where segments live; one test must never see another's.
+    base = Path(tempfile.mkdtemp(prefix="labhub-test-", dir="/dev/shm"))
+    for name, variable in VARIABLES.items():
+        (base / name).mkdir(mode=0o700)
+        monkeypatch.setenv(variable, str(base / name))
+    yield base
+    left = [str(p.relative_to(base)) for d in ("shm", "run") for p in (base / d).rglob("*") if not p.is_dir()]
+    shutil.rmtree(base)
+    assert not left, f"the test left {left}"
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 10.0, what: str = "the condition") -> None:
+    """Wait until `condition()` is true; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come true within {seconds} s"
+        time.sleep(0.005)  # a poll of a condition with a deadline, not a guess
+
+
+@pytest.fixture(name="wait_until")
+def wait_until_fixture() -> Callable[..., None]:
+    """Return `wait_until`."""
+    return wait_until
