@@ -20,21 +20,11 @@ ASYNC_SLICE = 0.1
 """How long (in seconds) a cancelled ``async for`` may still sit in the executor."""
 
 
-class BatchSource(Protocol):
-    """What an iteration reads from: a consumer, or something that stands for one."""
-
-    def next_batch(self, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool) -> Batch | None:
-        """Wait for one batch; None at the end of the stream."""
-
-    def put_back(self, batch: Batch) -> None:
-        """Hand a batch out once more, first."""
-
-
 MAX_BATCH_NBYTES = 32 * 1024 * 1024
 """A batch without `max_slots` takes at most this much memory (in bytes), or one slot."""
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """What batches come from: a DataBlock, or something that follows one channel from DataBlock to DataBlock."""
 
     @property
@@ -49,7 +39,7 @@ class Source(Protocol):
 
 
 def batches_of(
-    source: Source, max_slots: int | None, min_slots: int, timeout: float | None, until_gone: bool
+    source: BatchSource, max_slots: int | None, min_slots: int, timeout: float | None, until_gone: bool
 ) -> Batches:
     """Check what `batches` was asked for, and make the iterator.
 
@@ -71,17 +61,13 @@ class Batches(Iterator[Batch], AsyncIterator[Batch]):
     """Iterator of `Batch`, made by `DataBlockConsumer.batches`. It ends with the stream."""
 
     def __init__(
-        self, consumer: BatchSource, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool
+        self, source: BatchSource, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool
     ) -> None:
         self._source = source
         self._max_slots = max_slots
         self._min_slots = min_slots
         self._timeout = timeout
         self._until_gone = until_gone
-
-    def read_from(self, source: BatchSource) -> Batches:
-        """Return the same iteration over another source, such as one that outlives its segment."""
-        return Batches(source, self._max_slots, self._min_slots, self._timeout, self._until_gone)
 
     def __iter__(self) -> Batches:
         return self
