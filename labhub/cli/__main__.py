@@ -1,0 +1,5 @@
+"""``python -m labhub.cli`` is the command ``labhub``."""
+
+from labhub.cli import main
+
+main()

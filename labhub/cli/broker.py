@@ -1,0 +1,112 @@
+"""``labhub broker``: start, stop, status and run; and the command ``labhub-broker``."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from labhub.cli.exits import EXIT_CODES_HELP, run, write_json
+
+if TYPE_CHECKING:
+    from labhub.runtime import ConnectionFile
+
+DEFAULT_LISTEN = "tcp://127.0.0.1:5570"
+
+Name = Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="Name of the broker.")]
+Listen = Annotated[
+    str,
+    typer.Option(
+        "--listen",
+        metavar="ENDPOINT",
+        help="Where to listen; port 0 is any. If the default port is taken, any other is used. Other interfaces than "
+        "the loopback demand enrolled client keys.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
+
+app = typer.Typer(
+    help="The broker: the directory of all channels. Data never passes through it.",
+    no_args_is_help=True,
+    epilog=EXIT_CODES_HELP,
+    rich_markup_mode=None,
+)
+
+
+@app.command(epilog="Example: labhub broker start --name beamline")
+def start(name: Name = "default", listen: Listen = DEFAULT_LISTEN) -> None:
+    """Start a broker in the background. Harmless if it runs already."""
+    from labhub import runtime
+    from labhub.hub import start_broker
+
+    before = runtime.find_live(name)
+    running = start_broker(name, listen)
+    verb = "runs already" if before == running else "started"
+    typer.echo(f"broker {name!r} {verb}: pid {running.pid} at {running.endpoint}")
+
+
+@app.command(epilog="Example: labhub broker stop")
+def stop(name: Name = "default") -> None:
+    """Stop a broker; returns when it has removed the segments of dead producers. Live channels go on."""
+    from labhub.hub import stop_broker
+
+    stopped = stop_broker(name)
+    typer.echo(f"broker {name!r} stopped: pid {stopped.pid}")
+
+
+@app.command(epilog="Example: labhub broker status --json")
+def status(name: Name = "default", as_json: Json = False) -> None:
+    """Show where a broker listens, who it is and what it knows."""
+    from labhub.hub import connect, running_broker
+
+    running = running_broker(name)
+    with connect(name) as hub:
+        facts = describe(running, [channel.name for channel in hub.channels()])
+    if as_json:
+        write_json(facts)
+        return
+    facts["uptime_s"] = f"{facts['uptime_s']:.0f} s"
+    facts["channels"] = ", ".join(facts["channels"]) or "none"
+    for key, value in facts.items():
+        typer.echo(f"{key.removesuffix('_s'):<10}  {value}")
+
+
+def describe(running: ConnectionFile, channels: list[str]) -> dict[str, Any]:
+    """Facts about a running broker; the key among them is the public one."""
+    return {
+        "name": running.name,
+        "endpoint": running.endpoint,
+        "public_key": running.public_key,
+        "pid": running.pid,
+        "uptime_s": time.time() - running.start_time,
+        "channels": channels,
+    }
+
+
+@app.command("run", epilog="Example: labhub broker run --listen tcp://127.0.0.1:0")
+def run_in_foreground(name: Name = "default", listen: Listen = DEFAULT_LISTEN) -> None:
+    """Run a broker in this terminal, until Ctrl-C or SIGTERM."""
+    import logging
+
+    from labhub.hub import named_broker
+
+    logging.basicConfig(format="[%(levelname)s] %(name)s: %(message)s", level=logging.WARNING)
+    with named_broker(name, listen, announce) as service:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: service.stop())
+        service.run()
+
+
+def announce(endpoint: str, public_key: str) -> None:
+    """Print the two lines that the reference broker prints at its start."""
+    typer.echo(f"[INFO] Broker: listening on {endpoint}")
+    typer.echo(f"[INFO] Broker: server_public_key = {public_key}")
+
+
+def labhub_broker() -> None:
+    """Run the command `labhub-broker`, which is ``labhub broker run``."""
+    command = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    command.command(epilog="Example: labhub-broker --listen tcp://127.0.0.1:0")(run_in_foreground)
+    run(command)

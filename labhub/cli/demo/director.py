@@ -1,0 +1,163 @@
+"""Starts the demo's processes, gives the words to begin and to end, and collects what they count."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from labhub.cli.demo.messages import GO, STOP, Report
+from labhub.cli.demo.process import Worker
+from labhub.cli.demo.readers import READERS
+from labhub.cli.demo.sources import SOURCES
+from labhub.datablock.location import segment_directory
+from labhub.errors import LabHubError
+
+# Bounds (in seconds) on starting up, and on draining after the word to stop.
+START_TIMEOUT = 30.0
+DRAIN_TIMEOUT = 15.0
+REFRESH = 0.1
+
+Show = Callable[[float], None]
+
+
+class Director:
+    """The whole demo: broker, producers, readers, in the order that makes every slot accountable.
+
+    Readers attach before the first slot is written and read on after the last, so `received + lost` must be
+    `produced` for each of them.
+
+    Parameters
+    ----------
+    home : Path
+        Private directory for the connection file, the keys and the logs.
+    segments : Path
+        Private directory for the segments.
+
+    Attributes
+    ----------
+    broker : Worker or None
+        The process of the broker, once it was started.
+    producers, readers : dict of str to Worker
+        By channel, and by reader's name.
+    """
+
+    def __init__(self, home: Path, segments: Path) -> None:
+        self._home = home
+        self._runtime = home / "run"
+        self._segments = segments
+        self._runtime.mkdir(mode=0o700)
+        self._environment = os.environ | {
+            "LABHUB_RUNTIME_DIR": str(self._runtime),
+            "LABHUB_DATA_DIR": str(home / "data"),
+            "LABHUB_SHM_DIR": str(segments),
+        }
+        self._changed = threading.Condition()
+        self.broker: Worker | None = None
+        self.producers: dict[str, Worker] = {}
+        self.readers: dict[str, Worker] = {}
+
+    @property
+    def endpoint(self) -> str:
+        """Where the broker listens."""
+        return "" if self.broker is None or self.broker.report is None else self.broker.report.now
+
+    def begin(self) -> None:
+        """Start every process, wait until all are registered or attached, and let the producers write.
+
+        Raises
+        ------
+        LabHubError
+            One of them did not get that far.
+        """
+        self.broker = self._spawn("serve", "broker")
+        self._wait_for("ready", [self.broker], START_TIMEOUT)
+        self.producers = {name: self._spawn("produce", name) for name in SOURCES}
+        self.readers = {name: self._spawn("read", name) for name in READERS}
+        workers = [*self.producers.values(), *self.readers.values()]
+        self._wait_for("ready", workers, START_TIMEOUT)
+        for producer in self.producers.values():
+            producer.say(GO)
+
+    def watch(self, seconds: float, show: Show) -> None:
+        """Let it run, and call `show` ten times a second with the time since the start (in seconds)."""
+        start = time.monotonic()
+        while (elapsed := time.monotonic() - start) < seconds:
+            show(elapsed)
+            self._raise_failures()
+            time.sleep(min(REFRESH, seconds - elapsed))
+
+    def finish(self) -> None:
+        """Stop the producers, let the readers read what is left, and stop the broker.
+
+        Raises
+        ------
+        LabHubError
+            A process failed or did not come to its end in time.
+        """
+        for producer in self.producers.values():
+            producer.say(STOP)
+        self._wait_for("done", [*self.producers.values(), *self.readers.values()], DRAIN_TIMEOUT)
+        if self.broker is not None:
+            self.broker.say(STOP)
+            self._wait_for("done", [self.broker], DRAIN_TIMEOUT)
+
+    @staticmethod
+    def last_words(workers: Mapping[str, Worker]) -> dict[str, Report]:
+        """The latest report of each worker that made one."""
+        return {name: worker.report for name, worker in workers.items() if worker.report is not None}
+
+    def end(self) -> None:
+        """Close the pipes of every process and wait for it; one that does not leave is killed."""
+        for worker in [*self.producers.values(), *self.readers.values()]:
+            worker.hang_up()
+        # The broker last, so that the others can still deregister.
+        for worker in self._workers():
+            worker.end()
+
+    def left_behind(self) -> list[str]:
+        """Files that are still in the segment and runtime directories."""
+        return sorted(str(path) for top in (self._segments, self._runtime) for path in top.rglob("*") if path.is_file())
+
+    def _workers(self) -> list[Worker]:
+        broker = [] if self.broker is None else [self.broker]
+        return [*self.producers.values(), *self.readers.values(), *broker]
+
+    def _spawn(self, role: str, name: str) -> Worker:
+        log = self._home / f"{name.replace(' ', '-')}.log"
+        return Worker(role, name, log, self._environment, self._changed)
+
+    def _wait_for(self, state: str, workers: list[Worker], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while late := [worker for worker in workers if worker.state != state]:
+                self._raise_failures()
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    names = ", ".join(worker.name for worker in late)
+                    raise LabHubError(f"the demo waited {timeout:g} s in vain for {names} to be {state}")
+                self._changed.wait(remaining)
+
+    def _raise_failures(self) -> None:
+        if failed := [worker for worker in self._workers() if worker.state == "failed"]:
+            raise LabHubError("; ".join(f"{worker.name}: {worker.complaint}" for worker in failed))
+
+
+@contextmanager
+def directing() -> Iterator[Director]:
+    """A director with private directories; whatever happens inside, no process and no file of it remains."""
+    # Beside the segments of everyday use, because that is where shared memory was found to be large enough.
+    shared_memory = next(parent for parent in Path(segment_directory()).parents if parent.is_dir())
+    with (
+        tempfile.TemporaryDirectory(prefix="labhub-demo-") as home,
+        tempfile.TemporaryDirectory(prefix="labhub-demo-", dir=shared_memory) as segments,
+    ):
+        director = Director(Path(home), Path(segments))
+        try:
+            yield director
+        finally:
+            director.end()

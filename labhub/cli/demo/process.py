@@ -1,0 +1,109 @@
+"""A worker process of the demo, seen from the director."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from labhub.cli.demo.messages import Report
+
+# How long a process may take to leave after its last word (in seconds).
+EXIT_TIMEOUT = 5.0
+
+
+class Worker:
+    """One child process and its latest report.
+
+    Parameters
+    ----------
+    role, name : str
+        What it does, as in `labhub.cli.demo.worker`.
+    log : Path
+        File for whatever it prints.
+    environment : mapping of str to str
+        Its environment.
+    changed : threading.Condition
+        Notified at each report, and at the end of the process.
+    """
+
+    def __init__(
+        self, role: str, name: str, log: Path, environment: Mapping[str, str], changed: threading.Condition
+    ) -> None:
+        self.role = role
+        self.name = name
+        self.report: Report | None = None
+        self.gone = False
+        self._log = log
+        self._changed = changed
+        with log.open("wb") as errors:
+            # A session of its own, so that Ctrl-C in the terminal reaches the director alone.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "labhub.cli.demo.worker", role, name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=dict(environment),
+                start_new_session=True,
+            )
+        self._thread = threading.Thread(target=self._collect, name=f"labhub-demo-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def state(self) -> str:
+        """State of the latest report; "starting" before the first, "failed" when it left without a last word."""
+        state = "starting" if self.report is None else self.report.state
+        return "failed" if self.gone and state != "done" else state
+
+    @property
+    def complaint(self) -> str:
+        """Why it failed, in one line."""
+        if self.report is not None and self.report.message:
+            return self.report.message
+        printed = self._log.read_text(errors="replace").strip().splitlines()
+        return printed[-1] if printed else f"ended with status {self._process.poll()}"
+
+    def say(self, word: bytes) -> None:
+        """Send `GO` or `STOP`; a worker that is gone hears nothing."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(word)
+            self._process.stdin.flush()
+
+    def hang_up(self) -> None:
+        """Close the pipe to it, which it takes as `STOP`."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def end(self) -> None:
+        """Hang up and wait for the process, which is killed if it does not leave in time."""
+        assert self._process.stdout is not None
+        self.hang_up()
+        try:
+            self._process.wait(EXIT_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._thread.join()
+        self._process.stdout.close()
+
+    def _collect(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._changed:
+                self.report = msgspec.json.decode(line, type=Report)
+                self._changed.notify_all()
+        with self._changed:
+            self.gone = True
+            self._changed.notify_all()

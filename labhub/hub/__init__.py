@@ -1,0 +1,20 @@
+"""The hub: where the control plane and the data plane meet."""
+
+from labhub.hub.channels import Channel, ChannelInfo
+from labhub.hub.consumers import Consumer
+from labhub.hub.hub import Hub, connect
+from labhub.hub.local_broker import named_broker, running_broker, start_broker, stop_broker
+from labhub.hub.producers import Producer
+
+__all__ = [
+    "Channel",
+    "ChannelInfo",
+    "Consumer",
+    "Hub",
+    "Producer",
+    "connect",
+    "named_broker",
+    "running_broker",
+    "start_broker",
+    "stop_broker",
+]

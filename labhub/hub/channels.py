@@ -1,0 +1,178 @@
+"""Channels as the broker knows them, and the handle that ``hub["name"]`` gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from labhub.errors import InvalidArgument
+from labhub.schema import Schema
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from labhub.datablock.batch import Batch
+    from labhub.hub.consumers import Consumer
+    from labhub.hub.hub import Hub
+    from labhub.protocol.messages import ChannelEntry
+
+
+@dataclass(frozen=True, repr=False)
+class ChannelInfo:
+    """One channel, as the broker knew it when it was asked.
+
+    Attributes
+    ----------
+    name : str
+        The channel.
+    schema : Schema or None
+        What one slot looks like; None where the producer did not say.
+    liveness : {"alive", "stalled", "dead", "unknown"}
+        What is known of its producer.
+    producer_pid : int
+        Its process.
+    producer_hostname : str
+        Its machine.
+    consumers : int
+        Readers registered with the broker.
+    age_s : float
+        Time since the registration (in seconds).
+    capacity : int or None
+        Slots of the ring.
+    policy : str
+        Who waits for whom: "Latest_only", "Sequential" or "Sequential_sync"; empty where the producer did not say.
+    """
+
+    name: str
+    schema: Schema | None
+    liveness: str
+    producer_pid: int
+    producer_hostname: str
+    consumers: int
+    age_s: float
+    capacity: int | None = None
+    policy: str = ""
+
+    @classmethod
+    def from_entry(cls, entry: ChannelEntry) -> ChannelInfo:
+        """Read what the broker sent; metadata that cannot be understood is left out."""
+        capacity = entry.metadata.get("ring_buffer_capacity")
+        return cls(
+            name=entry.channel_name,
+            schema=schema_of(entry.metadata),
+            liveness=entry.liveness,
+            producer_pid=entry.producer_pid,
+            producer_hostname=entry.producer_hostname,
+            consumers=entry.consumers,
+            age_s=entry.age_s,
+            capacity=capacity if isinstance(capacity, int) else None,
+            policy=str(entry.metadata.get("consumer_sync_policy", "")),
+        )
+
+    @property
+    def layout(self) -> str:
+        """Layout of a slot in short, for example ``float32[64, 8]``; empty where unknown."""
+        if self.schema is None:
+            return ""
+        names = self.schema.dtype.names
+        kind = str(self.schema.dtype) if names is None else "{" + ", ".join(names) + "}"
+        return kind + (str(list(self.schema.shape)) if self.schema.shape else "")
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of each field that has one."""
+        return {} if self.schema is None else dict(self.schema.units)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values."""
+        return {
+            "name": self.name,
+            "schema": None if self.schema is None else self.schema.to_json(),
+            "layout": self.layout,
+            "units": self.units,
+            "sample_rate": None if self.schema is None else self.schema.sample_rate,
+            "capacity": self.capacity,
+            "policy": self.policy,
+            "liveness": self.liveness,
+            "producer_pid": self.producer_pid,
+            "producer_hostname": self.producer_hostname,
+            "consumers": self.consumers,
+            "age_s": self.age_s,
+        }
+
+    def __repr__(self) -> str:
+        # Without pids and ages, which differ from run to run.
+        parts = [repr(self.name), self.layout or "undeclared"]
+        if self.units:
+            parts.append(f"units={self.units}")
+        return f"ChannelInfo({', '.join(parts)}, {self.liveness})"
+
+
+def schema_of(metadata: dict[str, Any]) -> Schema | None:
+    """The schema in a channel's metadata; None if there is none, or none that can be understood."""
+    text = metadata.get("schema")
+    try:
+        return Schema.from_json(text) if isinstance(text, str) else None
+    except InvalidArgument:
+        return None
+
+
+class Channel:
+    """One channel of a hub, by name; it need not be there yet. Made by ``hub["name"]``.
+
+    Attributes
+    ----------
+    name : str
+        The channel.
+    """
+
+    def __init__(self, hub: Hub, name: str) -> None:
+        self._hub = hub
+        self.name = name
+
+    @property
+    def info(self) -> ChannelInfo:
+        """The channel as the broker knows it now.
+
+        Raises
+        ------
+        ChannelNotFound
+            If the broker does not know it.
+        """
+        return self._hub.find(self.name)
+
+    def consumer(self, mode: Literal["stream", "latest", "lossless"] = "stream", **options: Any) -> Consumer:
+        """Attach a reader; as `Hub.consumer`."""
+        return self._hub.consumer(self.name, mode, **options)
+
+    def latest(self, timeout: float | None = 5.0) -> Batch:
+        """Return the newest slot, as a batch of one; wait for the first one at most `timeout` seconds.
+
+        Raises
+        ------
+        ChannelNotFound, TimeoutExpired
+        """
+        with self._hub.peek(self.name, "latest") as consumer:
+            return consumer.latest(timeout)
+
+    def snapshot(self, last: int | None = None, seconds: float | None = None) -> Batch:
+        """Return what the ring still holds: the last slots, or those of the last seconds.
+
+        Raises
+        ------
+        ChannelNotFound, InvalidArgument
+        """
+        with self._hub.peek(self.name) as consumer:
+            return consumer.snapshot(last=last, seconds=seconds)
+
+    def to_xarray(self, last: int | None = None, seconds: float | None = None) -> xr.Dataset:
+        """Return `snapshot` as an `xarray.Dataset`.
+
+        Raises
+        ------
+        ChannelNotFound, InvalidArgument
+        """
+        return self.snapshot(last=last, seconds=seconds).to_xarray()
+
+    def __repr__(self) -> str:
+        return f"Channel({self.name!r})"

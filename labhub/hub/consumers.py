@@ -1,0 +1,306 @@
+"""The reader that a hub hands out: the reading end of a DataBlock, that can follow its channel."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from labhub.datablock.batch import Batch
+from labhub.datablock.consumer import DataBlockConsumer, Mode, Start
+from labhub.datablock.iteration import Batches, Datasets, batches_of
+from labhub.datablock.reading import ReadSlot
+from labhub.errors import ClosedError, TimeoutExpired
+from labhub.hub.lease import Lease
+from labhub.schema import Schema
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# How often a reader whose channel has ended asks the broker whether it is back (in seconds).
+FOLLOW_INTERVAL = 0.2
+
+Attached = tuple[DataBlockConsumer, Lease]
+# Attaches anew, to another incarnation than the one of that instance id; None while there is none.
+Reattach = Callable[[bytes], Attached | None]
+
+
+class Consumer:
+    """A reader of a channel. Made by `Hub.consumer`.
+
+    Any thread may use it, one at a time. Leaving its ``with`` block and dropping the last reference close it.
+
+    Attributes
+    ----------
+    channel : str
+        What it reads.
+    """
+
+    def __init__(self, channel: str, attached: Attached, reattach: Reattach | None) -> None:
+        self.channel = channel
+        self._reattach = reattach
+        self._lost_before = 0
+        self._epochs_before = 0
+        self._put_back: list[Batch] = []
+        self._next_look = 0.0
+        self._take(attached)
+
+    def batches(
+        self,
+        max_slots: int | None = None,
+        min_slots: int = 1,
+        timeout: float | None = None,
+        *,
+        until_gone: bool = False,
+    ) -> Batches:
+        """Iterate over the unread slots, many at a time; with ``for`` or ``async for``.
+
+        Parameters
+        ----------
+        max_slots : int, optional
+            Most slots in one batch; what fits 32 MB unless given. More than the ring holds is as good as all of it.
+        min_slots : int
+            Wait until so many are unread (or the stream has ended).
+        timeout : float, optional
+            How long to wait for each batch (in seconds); None waits for ever.
+        until_gone : bool
+            Raise `ProducerGone` as soon as the producer has died and everything is read, instead of waiting for another
+            producer to take over.
+
+        Returns
+        -------
+        Batches
+            An iterator of `Batch`. It ends when the producer has closed the channel and everything is read; or never,
+            when the consumer follows its channel: then `Batch.epoch` rises with each new producer.
+
+        Raises
+        ------
+        TimeoutExpired
+            While iterating, if nothing came within `timeout`; the iteration can go on.
+        Evicted
+            While iterating, if this lossless reader held the producer up for too long; the iteration can go on.
+        ProducerGone
+            While iterating, see `until_gone`.
+        """
+        return batches_of(self, max_slots, min_slots, timeout, until_gone)
+
+    def datasets(
+        self,
+        max_slots: int | None = None,
+        min_slots: int = 1,
+        timeout: float | None = None,
+        *,
+        until_gone: bool = False,
+    ) -> Datasets:
+        """Iterate over the unread slots as `xarray.Dataset`; the parameters and errors are those of `batches`.
+
+        Returns
+        -------
+        Datasets
+            An iterator of `xarray.Dataset`; `Batch.to_xarray` says what is in one.
+        """
+        return Datasets(self.batches(max_slots, min_slots, timeout, until_gone=until_gone))
+
+    def __iter__(self) -> Batches:
+        return self.batches()
+
+    def __aiter__(self) -> Batches:
+        return self.batches()
+
+    def next_batch(self, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool) -> Batch | None:
+        """Wait for one batch; None at the end of the stream. `batches` is the friendlier form, with the same errors."""
+        if self._put_back:
+            return self._put_back.pop(0)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            batch = self._block.next_batch(max_slots, min_slots, left, until_gone)
+            if batch is not None:
+                return self._marked(batch)
+            if self._reattach is None:
+                return None
+            self._wait_for_return(self._reattach, timeout, deadline)
+
+    def put_back(self, batch: Batch) -> None:
+        """Hand a batch out once more, first: it was read for somebody who no longer waits."""
+        self._put_back.insert(0, batch)
+
+    def latest(self, timeout: float | None = None) -> Batch:
+        """Return the newest slot, without moving the cursor; waits for the first one.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            How long to wait (in seconds); None waits for ever.
+
+        Returns
+        -------
+        Batch
+            Of one slot.
+
+        Raises
+        ------
+        TimeoutExpired
+            If nothing was ever written and nothing came in time.
+        """
+        return self._block.latest(timeout)
+
+    def snapshot(self, last: int | None = None, seconds: float | None = None) -> Batch:
+        """Return recent history from the ring, without moving the cursor.
+
+        Parameters
+        ----------
+        last : int, optional
+            At most so many slots, the newest ones.
+        seconds : float, optional
+            Only slots at most so much older than the newest one. All that the ring holds if neither is given.
+
+        Returns
+        -------
+        Batch
+            Possibly empty.
+        """
+        return self._block.snapshot(last, seconds)
+
+    def to_xarray(self, last: int | None = None, seconds: float | None = None) -> xr.Dataset:
+        """Return recent history as an `xarray.Dataset`; see `snapshot` and `Batch.to_xarray`."""
+        return self.snapshot(last, seconds).to_xarray()
+
+    def slot(self, timeout: float | None = None) -> ReadSlot:
+        """Open the next slot (the newest one in mode ``"latest"``) in place, without a copy.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            How long to wait (in seconds); None waits for ever.
+
+        Returns
+        -------
+        ReadSlot
+            A context manager with a read-only `array`. What it showed is true only once it was left without `Lapped` or
+            `Evicted`. It raises `EOFError` at the end of the stream, even if the consumer follows its channel.
+        """
+        return self._block.slot(timeout)
+
+    def seek(self, start: Start) -> None:
+        """Move the cursor of a lossy reader to ``"newest"``, ``"oldest"`` or a seq; nothing counts as lost.
+
+        Raises
+        ------
+        InvalidArgument
+            For a lossless reader: it reads every slot.
+        """
+        self._block.seek(start)
+        self._put_back.clear()
+
+    @property
+    def schema(self) -> Schema:
+        """What one slot looks like."""
+        return self._block.schema
+
+    @property
+    def mode(self) -> Mode:
+        """``"stream"``, ``"latest"`` or ``"lossless"``."""
+        return self._block.mode
+
+    @property
+    def capacity(self) -> int:
+        """Number of slots of the ring."""
+        return self._block.capacity
+
+    @property
+    def cursor(self) -> int:
+        """Seq of the slot that is read next."""
+        return self._block.cursor
+
+    @property
+    def head(self) -> int:
+        """Seq of the slot that is committed next."""
+        return self._block.head
+
+    @property
+    def lag(self) -> int:
+        """How many slots the cursor is behind the head."""
+        return self._block.lag
+
+    @property
+    def lost(self) -> int:
+        """How many slots this reader lost so far, exactly; of all incarnations of the channel that it followed."""
+        return self._lost_before + self._block.lost
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the producer now; it rises with each takeover and with each incarnation that was followed."""
+        return self._epochs_before + self._block.epoch
+
+    @property
+    def ended(self) -> bool:
+        """Whether the producer has closed the channel; there may still be slots to read."""
+        return self._block.ended
+
+    @property
+    def producer_alive(self) -> bool:
+        """Whether a living process holds the producer's lock."""
+        return self._block.producer_alive
+
+    @property
+    def closed(self) -> bool:
+        """Whether this reader was closed."""
+        return self._block.closed
+
+    def close(self) -> None:
+        """Stop reading; a lossless reader no longer holds the producer up. Twice is harmless."""
+        self._reattach = None
+        self._lease.close()
+
+    def _take(self, attached: Attached) -> None:
+        self._block, self._lease = attached
+        weakref.finalize(self, self._lease.abandon)
+
+    def _marked(self, batch: Batch) -> Batch:
+        """The batch, its epochs counted on from the incarnations before."""
+        if self._epochs_before:
+            batch.headers["epoch"] += self._epochs_before
+        return batch
+
+    def _wait_for_return(self, reattach: Reattach, timeout: float | None, deadline: float | None) -> None:
+        """Wait until the channel is back as another incarnation, and attach to that one."""
+        ended = self._block
+        while (attached := self._look(reattach, ended.instance_id)) is None:
+            if ended.closed:
+                raise ClosedError(
+                    f"the reader of {self.channel!r} was closed while it waited for the channel to return"
+                )
+            left = FOLLOW_INTERVAL if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutExpired(f"channel {self.channel!r} has ended and did not come back within {timeout:g} s")
+            time.sleep(min(left, max(0.0, self._next_look - time.monotonic())))
+        # Each incarnation counts its epochs from 1 on, and readers are promised that they rise.
+        self._epochs_before += ended.epoch + 1 - attached[0].epoch
+        self._lost_before += ended.lost
+        self._lease.close()
+        self._take(attached)
+
+    def _look(self, reattach: Reattach, ended: bytes) -> Attached | None:
+        """Ask the broker whether there is another incarnation than `ended`, unless it was asked a moment ago."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return None
+        self._next_look = now + FOLLOW_INTERVAL
+        return reattach(ended)
+
+    def __enter__(self) -> Self:
+        if self.closed:
+            raise ClosedError(f"the reader of {self.channel!r} was closed; ask the hub for a new one")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"cursor={self.cursor}, lag={self.lag}, lost={self.lost}"
+        return f"Consumer({self.channel!r}, {self.schema!r}, mode={self.mode!r}, {state})"

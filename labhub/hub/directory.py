@@ -1,0 +1,239 @@
+"""The broker's directory as a hub uses it: find channels, attach to them, register and withdraw."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from labhub import liveness
+from labhub.datablock.consumer import DataBlockConsumer, Mode, Start, open_consumer
+from labhub.datablock.location import segment_directory
+from labhub.datablock.producer import DataBlockProducer
+from labhub.errors import (
+    BrokerUnreachable,
+    ChannelNotFound,
+    InvalidArgument,
+    LabHubError,
+    SegmentTokenMismatch,
+    TimeoutExpired,
+)
+from labhub.hub.channels import schema_of
+from labhub.hub.lease import Lease
+from labhub.messenger import Messenger, ProducerInfo
+from labhub.names import check_name
+from labhub.protocol.messages import ChannelEntry
+
+SCHEMA_VERSION = 1
+# How often the broker is asked whether something has changed (in seconds).
+POLL_INTERVAL = 0.05
+
+
+class Directory:
+    """Channels of one broker.
+
+    Parameters
+    ----------
+    broker : str
+        Name of the broker.
+    messenger : Messenger
+        Connected to it.
+    """
+
+    def __init__(self, broker: str, messenger: Messenger) -> None:
+        self._broker = broker
+        self._messenger = messenger
+        # The broker counts a process as a reader of a channel or not, so only its first and last reader are told.
+        self._readers: Counter[str] = Counter()
+        self._readers_lock = threading.Lock()
+
+    def list(self, pattern: str, timeout: float) -> list[ChannelEntry]:
+        """Channels whose names match a shell pattern, in the order of their names."""
+        if not isinstance(pattern, str) or not 0 < len(pattern) <= 256:
+            raise InvalidArgument(f"a pattern is a text of 1 to 256 characters such as 'pump.*', not {pattern!r}")
+        return self._messenger.list_channels(pattern, timeout)
+
+    def find(self, channel: str, timeout: float) -> ChannelEntry:
+        """What the broker knows of a channel.
+
+        Raises
+        ------
+        ChannelNotFound
+            Nothing; the message names the channels with the closest names.
+        """
+        check_name(channel)
+        entry = self._messenger.query(channel, timeout)
+        if entry is None:
+            raise self._not_found(channel, timeout)
+        return entry
+
+    def wait_for(self, channel: str, timeout: float | None) -> ChannelEntry:
+        """Wait until a channel has a producer that is not dead.
+
+        Raises
+        ------
+        TimeoutExpired
+            It has none in time (in seconds; None waits for ever).
+        """
+        check_name(channel)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                entry = self._messenger.query(channel, timeout=1.0 if left is None else min(1.0, left + POLL_INTERVAL))
+                if entry is not None and entry.liveness != "dead":
+                    return entry
+                problem = "" if entry is None else "; the producer that it had is dead"
+            except BrokerUnreachable as error:
+                problem = f"; {error}"
+            if left is not None and left <= 0:
+                raise TimeoutExpired(f"channel {channel!r} did not appear within {timeout:g} s{problem}")
+            time.sleep(POLL_INTERVAL)
+
+    def register(self, block: DataBlockProducer, timeout: float) -> Lease:
+        """Register a producer and wait for the answer; a refused one is closed.
+
+        Raises
+        ------
+        ChannelBusy, SchemaMismatch, ProtocolError
+            The broker refused it.
+        BrokerUnreachable
+            The broker did not answer in time (in seconds).
+        """
+        info = ProducerInfo(
+            shm_name=block.name,
+            producer_pid=os.getpid(),
+            schema_hash=block.schema.layout_hash,
+            schema_version=SCHEMA_VERSION,
+            metadata=block.metadata() | liveness.place_of(block.directory),
+        )
+        lease = Lease(block, lambda: self._messenger.deregister_producer(block.name))
+        try:
+            self._messenger.register_producer(block.name, info).result(timeout)
+        except TimeoutError:
+            lease.abandon()
+            raise BrokerUnreachable(
+                f"the broker {self._broker!r} did not confirm the channel {block.name!r} within {timeout:g} s"
+            ) from None
+        except BaseException:
+            lease.abandon()
+            raise
+        return lease
+
+    def attach(
+        self, channel: str, mode: Mode, start: Start, timeout: float, *, counted: bool = True
+    ) -> tuple[DataBlockConsumer, Lease]:
+        """Find a channel and attach a reader to it.
+
+        Raises
+        ------
+        ChannelNotFound
+            The broker does not know it, or its segment is gone or not on this machine.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            entry = self.find(channel, timeout)
+            try:
+                return self._attach_to(entry, mode, start, counted)
+            except (ChannelNotFound, SegmentTokenMismatch):
+                # It was closed or replaced after the broker heard of it; the news arrives in a moment.
+                if not _reachable(entry) or time.monotonic() > deadline:
+                    raise self._segment_gone(entry) from None
+            time.sleep(POLL_INTERVAL)
+
+    def attach_to_successor(self, channel: str, mode: Mode, ended: bytes) -> tuple[DataBlockConsumer, Lease] | None:
+        """Attach to another incarnation of a channel than the one with the instance id `ended`; None if there is none.
+
+        It is read from its first slot on, so that what was missed counts as lost.
+        """
+        try:
+            entry = self._messenger.query(channel, timeout=1.0)
+            if entry is None or entry.metadata.get("instance_id") in (None, ended.hex()):
+                return None
+            return self._attach_to(entry, mode, 0, counted=True)
+        except (BrokerUnreachable, ChannelNotFound, SegmentTokenMismatch):
+            return None
+
+    def _attach_to(
+        self, entry: ChannelEntry, mode: Mode, start: Start, counted: bool
+    ) -> tuple[DataBlockConsumer, Lease]:
+        block = open_consumer(
+            entry.shm_name,
+            schema_of(entry.metadata),
+            directory=_directory_of(entry),
+            mode=mode,
+            start=start,
+            instance_id=_instance_of(entry),
+        )
+        withdraw = self._count_reader(entry.channel_name) if counted else _nothing
+        return block, Lease(block, withdraw)
+
+    def _count_reader(self, channel: str) -> Callable[[], Future[None]]:
+        with self._readers_lock:
+            self._readers[channel] += 1
+            if self._readers[channel] == 1:
+                self._messenger.register_consumer(channel)
+
+        def withdraw() -> Future[None]:
+            with self._readers_lock:
+                self._readers[channel] -= 1
+                return _nothing() if self._readers[channel] else self._messenger.deregister_consumer(channel)
+
+        return withdraw
+
+    def _not_found(self, channel: str, timeout: float) -> ChannelNotFound:
+        names = [entry.channel_name for entry in self._messenger.list_channels("*", timeout)]
+        if close := difflib.get_close_matches(channel, names, n=3):
+            hint = f"did you mean {' or '.join(map(repr, close))}?"
+        elif names:
+            hint = f"it knows {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+        else:
+            hint = "it knows no channel yet"
+        return ChannelNotFound(
+            f"the broker {self._broker!r} has no channel {channel!r}; {hint}; is its producer running? "
+            f"hub.wait_for({channel!r}, timeout=...) waits for it",
+            channel=channel,
+        )
+
+    def _segment_gone(self, entry: ChannelEntry) -> ChannelNotFound:
+        channel = entry.channel_name
+        if _reachable(entry):
+            reason = "its segment is gone, so its producer has ended or is being replaced"
+        elif entry.metadata.get("boot_id") != liveness.boot_id():
+            reason = f"it is on the machine {entry.producer_hostname!r}, and shared memory does not reach there"
+        else:
+            reason = f"its segment directory {entry.metadata.get('shm_dir')!r} is not the one that this process sees"
+        return ChannelNotFound(f"channel {channel!r} is registered, but {reason}", channel=channel)
+
+
+def _reachable(entry: ChannelEntry) -> bool:
+    return "shm_dir" not in entry.metadata or liveness.is_here(entry.metadata)
+
+
+def _directory_of(entry: ChannelEntry) -> str:
+    """Segment directory of a channel; that of the reference level for a producer that did not say."""
+    if "shm_dir" not in entry.metadata:
+        return segment_directory()
+    if not liveness.is_here(entry.metadata):
+        raise ChannelNotFound(f"the segment of {entry.channel_name!r} is elsewhere", channel=entry.channel_name)
+    return str(entry.metadata["shm_dir"])
+
+
+def _instance_of(entry: ChannelEntry) -> bytes:
+    text = entry.metadata.get("instance_id", "")
+    try:
+        return bytes.fromhex(text)
+    except (TypeError, ValueError):
+        raise LabHubError(
+            f"channel {entry.channel_name!r} is registered with an instance id that is none: {text!r}"
+        ) from None
+
+
+def _nothing() -> Future[None]:
+    future: Future[None] = Future()
+    future.set_result(None)
+    return future

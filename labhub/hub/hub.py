@@ -1,0 +1,349 @@
+"""A client's handle on a broker: joins the control plane (the directory) with the data plane (the rings)."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from labhub import runtime
+from labhub.datablock.consumer import Mode, Start
+from labhub.datablock.location import segment_directory
+from labhub.datablock.producer import DataBlockProducer, Lossless
+from labhub.errors import BrokerUnreachable, ClosedError, ForkedProcessError, InvalidArgument
+from labhub.hub.channels import Channel, ChannelInfo
+from labhub.hub.consumers import Attached, Consumer
+from labhub.hub.directory import Directory
+from labhub.hub.lease import Lease
+from labhub.hub.local_broker import running_broker, start_broker
+from labhub.hub.producers import Producer, Wanted, announce_replacement
+from labhub.messenger import Messenger, Status
+from labhub.names import check_name
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
+_open: dict[str, Hub] = {}
+_open_lock = threading.Lock()
+
+
+def connect(
+    name: str = "default",
+    start: bool = False,
+    endpoint: str | None = None,
+    public_key: str | None = None,
+    timeout: float = 5.0,
+) -> Hub:
+    """Connect to a broker.
+
+    Parameters
+    ----------
+    name : str
+        Its name: the running broker is found by its connection file.
+    start : bool
+        Start it in the background if it does not run. It outlives this process.
+    endpoint, public_key : str, optional
+        Where it listens and who it is, both as it prints them at its start; instead of the connection file.
+    timeout : float
+        How long to wait for its answers, now and later (in seconds).
+
+    Returns
+    -------
+    Hub
+        The same one for the same name, while it is open.
+
+    Raises
+    ------
+    BrokerUnreachable
+        No broker answers; the message says how to start one.
+    AuthenticationError
+        The broker has another key, or refuses this user's.
+    InvalidArgument
+        Only one of endpoint and key is given, or the open hub of this name is connected elsewhere.
+    """
+    check_name(name, "broker")
+    if (endpoint is None) != (public_key is None):
+        raise InvalidArgument("endpoint and public_key go together; give both, or neither to find the broker by name")
+    if start and endpoint is not None:
+        raise InvalidArgument("start=True starts a broker on this machine, found by its name; leave out the endpoint")
+    given = None if endpoint is None or public_key is None else (endpoint, public_key)
+    with _open_lock:
+        hub = _open.get(name)
+        if hub is None or not hub.usable:
+            hub = _open[name] = Hub(name, _connected(name, start, given, timeout), given, timeout)
+        elif given not in (None, hub.given):
+            raise InvalidArgument(f"the hub {name!r} is open and connected elsewhere; close it, or name this one")
+        elif start:
+            start_broker(name)
+        return hub
+
+
+def _connected(name: str, start: bool, given: tuple[str, str] | None, timeout: float) -> Messenger:
+    if given is None:
+        found = start_broker(name) if start else running_broker(name)
+        place = (found.endpoint, found.public_key)
+    else:
+        place = given
+    messenger = Messenger()
+    if not messenger.connect(*place, timeout=timeout, resolve=None if given else lambda: _where(name)):
+        raise BrokerUnreachable(
+            f"the broker {name!r} does not answer at {place[0]} within {timeout:g} s; is it still running? "
+            "`labhub broker status` shows what is known of it",
+            endpoint=place[0],
+        )
+    return messenger
+
+
+def _where(name: str) -> tuple[str, str] | None:
+    found = runtime.find_live(name)
+    return None if found is None else (found.endpoint, found.public_key)
+
+
+class Hub:
+    """A client's handle on one broker. Made by `connect`.
+
+    Any thread may use it. Closing it closes its producers and consumers.
+
+    Attributes
+    ----------
+    name : str
+        Name of the broker.
+    given : tuple of (str, str) or None
+        Endpoint and key, if they were given and not found by name.
+    """
+
+    def __init__(self, name: str, messenger: Messenger, given: tuple[str, str] | None, timeout: float) -> None:
+        self.name = name
+        self.given = given
+        self._messenger = messenger
+        self._directory = Directory(name, messenger)
+        self._timeout = timeout
+        self._pid = os.getpid()
+        self._closed = False
+        self._lock = threading.RLock()
+        # Weakly held: the user's variables decide how long a producer or a reader lives.
+        self._producers: weakref.WeakValueDictionary[str, Producer] = weakref.WeakValueDictionary()
+        self._consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is open, and of this process."""
+        return not self._closed and self._pid == os.getpid()
+
+    @property
+    def status(self) -> Status:
+        """``"connected"``, ``"connecting"``, ``"disconnected"`` or ``"unauthorized"``. Data flows in any case."""
+        return self._messenger.status
+
+    def producer(
+        self,
+        channel: str,
+        like: ArrayLike | Mapping[str, Any] | None = None,
+        *,
+        dtype: DTypeLike | None = None,
+        shape: int | Sequence[int] | None = None,
+        units: str | Mapping[str, str] | None = None,
+        dims: str | Sequence[str] | None = None,
+        sample_rate: float | None = None,
+        attrs: Mapping[str, Any] | None = None,
+        capacity: int | None = None,
+        lossless: Lossless = True,
+        timeout: float | None = 5.0,
+        evict_after: float | None = 1.0,
+    ) -> Producer:
+        """Open a channel for writing, and register it.
+
+        Re-running a notebook cell just works: while the earlier producer of this process is alive, the same schema
+        gives the same producer, and another one closes the earlier producer and says so.
+
+        Parameters
+        ----------
+        channel : str
+            Its name.
+        like : array_like, scalar or dict, optional
+            An example of one slot. Without it and without `dtype` the first write decides.
+        dtype : dtype_like, optional
+            Overrides the dtype of `like`.
+        shape : int or sequence of int, optional
+            Shape of one slot.
+        units : str or mapping of str to str, optional
+            One unit for every field, or one for each.
+        dims : str or sequence of str, optional
+            Names of the axes of a slot. An axis ``"time"`` holds samples that follow each other.
+        sample_rate : float, optional
+            Samples per second along the ``"time"`` axis.
+        attrs : mapping, optional
+            Free notes.
+        capacity : int, optional
+            Slots of the ring; as many as fit 8 MB, at least 8, unless given.
+        lossless : bool or "single"
+            Whether lossless readers may attach: up to 64, none, or exactly one.
+        timeout : float or None
+            How long a write waits for lossless readers (in seconds; None: for ever).
+        evict_after : float or None
+            After how long without a move a lossless reader that holds the producer up is evicted (in seconds; None:
+            never, which lets a forgotten notebook stop an experiment).
+
+        Returns
+        -------
+        Producer
+
+        Raises
+        ------
+        ChannelBusy
+            Another process has a live producer on it; the message names it.
+        SchemaMismatch, BrokerUnreachable, ProtocolError
+            The broker refused the registration, or did not answer.
+        InvalidName, InvalidArgument, SegmentSpaceError, SegmentAccessError, IncompatibleSegment
+        """
+        self._check()
+        check_name(channel)
+        hints = {"shape": shape, "units": units, "dims": dims, "sample_rate": sample_rate, "attrs": attrs}
+        ring = {"capacity": capacity, "lossless": lossless, "timeout": timeout, "evict_after": evict_after}
+        wanted = Wanted.infer(like, dtype, hints, **ring)
+        with self._lock:
+            earlier = self._producers.get(channel)
+            if earlier is not None and not earlier.closed:
+                lines = earlier.difference(wanted)
+                if not lines:
+                    earlier.reuse(wanted)
+                    return earlier
+                announce_replacement(channel, lines)
+                earlier.close()
+            producer = Producer(channel, segment_directory(self.name), wanted, self._register)
+            self._producers[channel] = producer
+            return producer
+
+    def consumer(
+        self,
+        channel: str,
+        mode: Mode = "stream",
+        start: Start = "newest",
+        timeout: float | None = None,
+        follow: bool = False,
+    ) -> Consumer:
+        """Attach a reader to a channel.
+
+        Parameters
+        ----------
+        channel : str
+            Its name. `wait_for` waits for one that is not there yet.
+        mode : {"stream", "latest", "lossless"}
+            In order, without slowing the producer, and counting what it lost; only the newest slot; or every slot, for
+            which the producer waits.
+        start : {"newest", "oldest"} or int
+            Where to begin: with the next slot to be written, as far back as the ring holds, or with a seq.
+        timeout : float, optional
+            How long to wait for the broker's answer (in seconds); that of `connect` unless given.
+        follow : bool
+            At the end of the stream, wait for the channel to come back instead of ending the iteration; `Batch.epoch`
+            marks the seam.
+
+        Returns
+        -------
+        Consumer
+
+        Raises
+        ------
+        ChannelNotFound
+            The broker does not know it; the message names the closest names. Or its segment is not on this machine.
+        ChannelBusy
+            The mode is ``"lossless"``, and the channel has no place for another such reader.
+        SchemaMismatch, SegmentAccessError, IncompatibleSegment, BrokerUnreachable, InvalidName, InvalidArgument
+        """
+        self._check()
+        attached = self._directory.attach(channel, mode, start, self._timeout if timeout is None else timeout)
+
+        def reattach(ended: bytes) -> Attached | None:
+            self._check()
+            return self._directory.attach_to_successor(channel, mode, ended)
+
+        consumer = Consumer(channel, attached, reattach if follow else None)
+        self._consumers.add(consumer)
+        return consumer
+
+    def peek(self, channel: str, mode: Mode = "stream") -> Consumer:
+        """Attach a reader for a moment's look, which the broker does not count; else as `consumer`."""
+        self._check()
+        return Consumer(channel, self._directory.attach(channel, mode, "newest", self._timeout, counted=False), None)
+
+    def channels(self, pattern: str = "*") -> list[ChannelInfo]:
+        """List the channels whose names match a shell pattern, in the order of their names.
+
+        Raises
+        ------
+        BrokerUnreachable
+            The broker does not answer.
+        """
+        self._check()
+        return [ChannelInfo.from_entry(entry) for entry in self._directory.list(pattern, self._timeout)]
+
+    def find(self, channel: str) -> ChannelInfo:
+        """What the broker knows of one channel.
+
+        Raises
+        ------
+        ChannelNotFound
+            Nothing; the message names the channels with the closest names.
+        """
+        self._check()
+        return ChannelInfo.from_entry(self._directory.find(channel, self._timeout))
+
+    def wait_for(self, channel: str, timeout: float | None = 5.0) -> ChannelInfo:
+        """Wait until a channel has a living producer.
+
+        Raises
+        ------
+        TimeoutExpired
+            It has none within `timeout` seconds (None waits for ever).
+        """
+        self._check()
+        return ChannelInfo.from_entry(self._directory.wait_for(channel, timeout))
+
+    def __getitem__(self, channel: str) -> Channel:
+        self._check()
+        return Channel(self, check_name(channel))
+
+    def close(self) -> None:
+        """Close its producers and consumers, and leave the broker. Twice is harmless."""
+        if not self.usable:
+            return
+        self._closed = True
+        for producer in list(self._producers.values()):
+            producer.close()
+        for consumer in list(self._consumers):
+            consumer.close()
+        self._messenger.disconnect()
+
+    def _register(self, block: DataBlockProducer) -> Lease:
+        return self._directory.register(block, self._timeout)
+
+    def _check(self) -> None:
+        if self._pid != os.getpid():
+            raise ForkedProcessError(
+                f"the hub {self.name!r} belongs to the parent process; call connect() in the child"
+            )
+        if self._closed:
+            raise ClosedError(f"the hub {self.name!r} was closed; connect() opens it again")
+
+    def __enter__(self) -> Self:
+        self._check()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Hub({self.name!r}, {'closed' if self._closed else self.status})"
+
+
+@atexit.register
+def _close_all() -> None:
+    for hub in list(_open.values()):
+        hub.close()

@@ -1,0 +1,67 @@
+"""A DataBlock that is open and known to the broker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Protocol
+
+from labhub.errors import LabHubError
+
+logger = logging.getLogger(__name__)
+
+# How long a close waits for the broker to confirm that a channel or a reader is gone (in seconds).
+WITHDRAW_TIMEOUT = 1.0
+
+
+class Closable(Protocol):
+    """Either end of a DataBlock."""
+
+    def close(self) -> None:
+        """Close it, any number of times."""
+
+
+class Lease:
+    """One open end of a DataBlock and what it takes to withdraw it from the broker.
+
+    It does not refer to the object that the user holds, so that it can outlive it by the moment that cleaning up takes.
+
+    Parameters
+    ----------
+    block : Closable
+        The end of the DataBlock.
+    withdraw : callable
+        Starts the deregistration, and returns its future.
+    """
+
+    def __init__(self, block: Closable, withdraw: Callable[[], Future[None]]) -> None:
+        self._block = block
+        self._withdraw = withdraw
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def close(self, timeout: float = WITHDRAW_TIMEOUT) -> None:
+        """Close the DataBlock and withdraw it; idempotent.
+
+        The broker's confirmation is waited for, but not beyond `timeout` (in seconds): a broker that is gone has
+        nothing to forget. A forked child closes nothing, because the lease is its parent's.
+        """
+        with self._lock:
+            if self._closed or os.getpid() != self._pid:
+                return
+            self._closed = True
+        confirmation = self._withdraw()
+        self._block.close()
+        try:
+            if timeout > 0:
+                confirmation.result(timeout)
+        except (LabHubError, TimeoutError) as error:
+            logger.debug("the broker did not confirm a deregistration: %s", error)
+
+    def abandon(self) -> None:
+        """Close without waiting, because nobody holds the object any more. Safe inside the garbage collector."""
+        self.close(timeout=0.0)

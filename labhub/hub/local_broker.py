@@ -1,0 +1,204 @@
+"""The broker of this machine that others find by its name: serve it, start it in the background, stop it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from labhub import runtime
+from labhub.broker import DEFAULT_ENDPOINT, BrokerConfig, BrokerService
+from labhub.errors import BrokerUnreachable, LabHubError, TimeoutExpired
+from labhub.names import check_name
+from labhub.runtime import ConnectionFile
+from labhub.transport.curve import data_directory
+
+# How often a change in the runtime directory is looked for (in seconds).
+LOOK_INTERVAL = 0.02
+
+
+@contextmanager
+def named_broker(
+    name: str = "default",
+    endpoint: str = DEFAULT_ENDPOINT,
+    on_ready: Callable[[str, str], object] | None = None,
+) -> Iterator[BrokerService]:
+    """Make a broker that is found by its name; it serves once its `start` or `run` is called.
+
+    While it listens, its connection file is in the runtime directory. Leaving the block stops it and removes the file.
+
+    Parameters
+    ----------
+    name : str
+        Name of the broker.
+    endpoint : str
+        Where to listen; port 0 is any. If the default port is taken, any other is used.
+    on_ready : callable, optional
+        Called as ``on_ready(endpoint, public_key)`` once it listens.
+
+    Raises
+    ------
+    LabHubError
+        A broker of this name runs already.
+    InvalidName, SegmentAccessError
+        The name cannot be one, or the runtime directory is not private.
+    """
+    written: list[ConnectionFile] = []
+
+    def announce(bound_to: str, public_key: str) -> None:
+        written.append(ConnectionFile.of_this_process(name, bound_to, public_key))
+        written[0].write()
+        if on_ready is not None:
+            on_ready(bound_to, public_key)
+
+    check_name(name, "broker")
+    with _claimed(name) as lock:
+        service = BrokerService(BrokerConfig(endpoint=endpoint, on_ready=announce))
+        try:
+            yield service
+        finally:
+            service.stop()
+            # The connection file goes last, because whoever stops a broker waits for that.
+            lock.unlink(missing_ok=True)
+            for file in written:
+                file.remove()
+
+
+@contextmanager
+def _claimed(name: str) -> Iterator[Path]:
+    """Hold the lock file of a broker's name, which the kernel releases whatever happens to this process."""
+    path = runtime.path_of(name).with_suffix(".lock")
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise _already_running(name) from None
+        # The holder before us may have unlinked the file between our open and our lock.
+        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+            break
+        os.close(descriptor)
+    try:
+        yield path
+    finally:
+        os.close(descriptor)
+
+
+def _already_running(name: str) -> LabHubError:
+    running = runtime.find_live(name)
+    where = "" if running is None else f": pid {running.pid} at {running.endpoint}"
+    return LabHubError(f"a broker named {name!r} runs already{where}; stop it first, or give the new one another name")
+
+
+def start_broker(name: str = "default", endpoint: str = DEFAULT_ENDPOINT, timeout: float = 15.0) -> ConnectionFile:
+    """Start a broker in the background, unless it runs; it outlives this process.
+
+    Parameters
+    ----------
+    name : str
+        Name of the broker.
+    endpoint : str
+        Where to listen; port 0 is any. If the default port is taken, any other is used.
+    timeout : float
+        How long it may take (in seconds).
+
+    Returns
+    -------
+    ConnectionFile
+        Where it is.
+
+    Raises
+    ------
+    BrokerUnreachable
+        It did not start; the message has the last line of its log.
+    InvalidName, SegmentAccessError
+        The name cannot be one, or the runtime directory is not private.
+    """
+    check_name(name, "broker")
+    if running := runtime.find_live(name):
+        return running
+    log = data_directory() / f"broker-{name}.log"
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "labhub.cli", "broker", "run", "--name", name, "--listen", endpoint],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            # Out of reach of this terminal's Ctrl-C and of a kernel's interrupt.
+            start_new_session=True,
+        )
+    # So that it does not stay behind as a zombie when it ends before this process does.
+    threading.Thread(target=process.wait, name="labhub-broker-reaper", daemon=True).start()
+    deadline = time.monotonic() + timeout
+    while (running := runtime.find_live(name)) is None:
+        if process.returncode is not None or time.monotonic() > deadline:
+            raise BrokerUnreachable(
+                f"the broker {name!r} did not start: {_last_line(log)} (log: {log})", endpoint=endpoint
+            )
+        time.sleep(LOOK_INTERVAL)
+    return running
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def running_broker(name: str = "default") -> ConnectionFile:
+    """Where the broker of that name is.
+
+    Raises
+    ------
+    BrokerUnreachable
+        None runs; the message says how to start one.
+    """
+    check_name(name, "broker")
+    if running := runtime.find_live(name):
+        return running
+    option = "" if name == "default" else f" --name {name}"
+    argument = "" if name == "default" else f"{name!r}, "
+    raise BrokerUnreachable(
+        f"no broker named {name!r} is running; start one with `labhub broker start{option}` in a terminal, "
+        f"or with labhub.connect({argument}start=True)"
+    )
+
+
+def stop_broker(name: str = "default", timeout: float = 15.0) -> ConnectionFile:
+    """Stop a broker, and wait until it has removed what dead producers left behind. Live channels go on.
+
+    Parameters
+    ----------
+    name : str
+        Name of the broker.
+    timeout : float
+        How long it may take (in seconds).
+
+    Returns
+    -------
+    ConnectionFile
+        What was stopped.
+
+    Raises
+    ------
+    BrokerUnreachable
+        None runs.
+    TimeoutExpired
+        It did not end in time.
+    """
+    running = running_broker(name)
+    os.kill(running.pid, signal.SIGTERM)
+    deadline = time.monotonic() + timeout
+    while running.alive and runtime.find(name) == running:
+        if time.monotonic() > deadline:
+            raise TimeoutExpired(f"the broker {name!r}, pid {running.pid}, did not stop within {timeout:g} s")
+        time.sleep(LOOK_INTERVAL)
+    return running

@@ -1,0 +1,291 @@
+"""The producer that a hub hands out: the writing end of a DataBlock, registered with the broker."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from labhub.datablock.producer import DataBlockProducer, Lossless, WriteSlot, open_producer
+from labhub.errors import ChannelBusy, ClosedError, InvalidArgument
+from labhub.hub.holder import describe_process
+from labhub.hub.lease import Lease
+from labhub.schema import Schema
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
+logger = logging.getLogger(__name__)
+
+Register = Callable[[DataBlockProducer], Lease]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the caller of `Hub.producer` asked for.
+
+    Attributes
+    ----------
+    schema : Schema or None
+        None while it is left to the first write.
+    hints : mapping
+        What is known of the schema before the first write: keyword arguments of `Schema.infer`.
+    capacity : int or None
+        Slots of the ring; None takes the default.
+    lossless : bool or "single"
+        Whether, and how many, lossless readers may attach.
+    timeout, evict_after : float or None
+        As in `Hub.producer` (in seconds).
+    """
+
+    schema: Schema | None
+    hints: Mapping[str, Any] = field(default_factory=dict)
+    capacity: int | None = None
+    lossless: Lossless = True
+    timeout: float | None = 5.0
+    evict_after: float | None = 1.0
+
+    @classmethod
+    def infer(
+        cls, like: ArrayLike | Mapping[str, Any] | None, dtype: DTypeLike | None, hints: Mapping[str, Any], **ring: Any
+    ) -> Self:
+        """Work out the schema if `like` or `dtype` tells it, else keep the hints for the first write."""
+        schema = None if like is None and dtype is None else Schema.infer(like, dtype=dtype, **hints)
+        return cls(schema, hints, **ring)
+
+
+class Producer:
+    """The one writer of a channel. Made by `Hub.producer`.
+
+    Any thread may use it, one at a time. Leaving its ``with`` block, dropping the last reference and the normal end of
+    the interpreter close it: the channel leaves the broker, readers get what is left and then the end of the stream.
+
+    Attributes
+    ----------
+    channel : str
+        Its name.
+    """
+
+    def __init__(self, channel: str, directory: str, wanted: Wanted, register: Register) -> None:
+        self.channel = channel
+        self._directory = directory
+        self._wanted = wanted
+        self._register = register
+        self._block: DataBlockProducer | None = None
+        self._release: Callable[[], object] | None = None
+        self._lease: Lease | None = None
+        self._closed = False
+        # True while the next write decides what the schema is.
+        self._undeclared = wanted.schema is None
+        if wanted.schema is not None:
+            self._open(wanted.schema)
+
+    def write(self, record: object) -> int:
+        """Write one slot; the first one decides the schema if none was declared.
+
+        Parameters
+        ----------
+        record : scalar, tuple, dict, array_like or bytes
+            A value of the schema's dtype and shape.
+
+        Returns
+        -------
+        int
+            The slot's seq.
+
+        Raises
+        ------
+        SchemaMismatch
+            If the value does not fit the schema.
+        BackpressureTimeout
+            If a lossless reader held the ring full for longer than `timeout`; nothing was written then.
+        ClosedError, ConcurrentUseError, ForkedProcessError
+        """
+        return self._ready(record).write(record)
+
+    def write_many(self, records: object) -> int:
+        """Write many slots at once.
+
+        Parameters
+        ----------
+        records : array_like of shape (n_slots, *slot_shape), or list of records
+            The slots.
+
+        Returns
+        -------
+        int
+            How many were written: all of them.
+
+        Raises
+        ------
+        SchemaMismatch, BackpressureTimeout, ClosedError, ConcurrentUseError, ForkedProcessError
+            As `write`; a `BackpressureTimeout` says in its attribute `written` how many slots were written before.
+        """
+        if self._undeclared:
+            first = records[0] if isinstance(records, np.ndarray | list | tuple) and len(records) else None
+            return self._ready(first).write_many(records)
+        return self._ready(None).write_many(records)
+
+    def slot(self) -> WriteSlot:
+        """Open the next slot for writing in place.
+
+        Returns
+        -------
+        WriteSlot
+            A context manager with the slot as its `array`; leaving it publishes the slot, an exception does not.
+
+        Raises
+        ------
+        InvalidArgument
+            If the schema is still unknown.
+
+        Examples
+        --------
+        >>> with producer.slot() as s:  # doctest: +SKIP
+        ...     camera.read_into(s.array)
+        """
+        return self._ready(None).slot()
+
+    @property
+    def schema(self) -> Schema | None:
+        """What one slot looks like; None before the first write if none was declared."""
+        return None if self._block is None else self._block.schema
+
+    @property
+    def closed(self) -> bool:
+        """Whether the producer was closed."""
+        return self._closed
+
+    @property
+    def next_seq(self) -> int:
+        """Seq of the next slot to be committed."""
+        return 0 if self._block is None else self._block.next_seq
+
+    @property
+    def capacity(self) -> int | None:
+        """Number of slots of the ring; None before the first write if neither it nor the schema was declared."""
+        return self._wanted.capacity if self._block is None else self._block.capacity
+
+    @property
+    def epoch(self) -> int:
+        """1 for the first producer of a segment, one more after each takeover; 0 before the segment exists."""
+        return 0 if self._block is None else self._block.epoch
+
+    @property
+    def took_over(self) -> bool:
+        """Whether it took over the segment of a producer that died."""
+        return self._block is not None and self._block.took_over
+
+    def stats(self) -> dict[str, int]:
+        """Return the counters of the ring.
+
+        Returns
+        -------
+        dict of str to int
+            As `DataBlockProducer.stats`; empty before the first write if the schema was not declared.
+
+        Raises
+        ------
+        ClosedError
+            If the producer was closed.
+        """
+        self._check_open()
+        return {} if self._block is None else self._block.stats()
+
+    def close(self) -> None:
+        """End the stream and withdraw the channel; readers get what is left. Twice is harmless."""
+        self._closed = True
+        if self._lease is not None:
+            self._lease.close()
+
+    def difference(self, wanted: Wanted) -> tuple[str, ...]:
+        """Say, one line each, what keeps this producer from being re-used for what is wanted now; timeouts do not."""
+        lines: list[str] = []
+        if wanted.schema is not None and self.schema is not None and wanted.schema != self.schema:
+            lines += self.schema.difference(wanted.schema) or (f"{self.schema} before, {wanted.schema} now",)
+        if wanted.capacity not in (None, self.capacity):
+            lines.append(f"capacity: {self.capacity} before, {wanted.capacity} now")
+        if wanted.lossless != self._wanted.lossless:
+            lines.append(f"lossless: {self._wanted.lossless} before, {wanted.lossless} now")
+        return tuple(lines)
+
+    def reuse(self, wanted: Wanted) -> None:
+        """Go on with what is wanted now, which differs in timeouts at most, or leaves the schema to the next write."""
+        self._wanted = wanted
+        self._undeclared = wanted.schema is None
+        if self._block is None and wanted.schema is not None:
+            self._open(wanted.schema)
+        elif self._block is not None:
+            self._block.timeout = wanted.timeout
+            self._block.evict_after = wanted.evict_after
+
+    def _ready(self, record: object) -> DataBlockProducer:
+        """The open DataBlock; opened first, from what `record` looks like, if the schema was left to this write."""
+        if self._undeclared and record is not None:
+            self._check_open()
+            schema = Schema.infer(record, **self._wanted.hints)  # type: ignore[arg-type]
+            if self._block is None or schema != self._block.schema:
+                self._open(schema)
+            self._undeclared = False
+        if self._block is None:
+            self._check_open()
+            raise InvalidArgument(
+                f"the schema of {self.channel!r} is not known yet: declare it with like=... or dtype=..., "
+                "or write a record first"
+            )
+        return self._block
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"the producer of {self.channel!r} was closed; ask the hub for a new one")
+
+    def _open(self, schema: Schema) -> None:
+        if self._block is not None and self._lease is not None:
+            lines = self._block.schema.difference(schema) or (f"{self._block.schema} before, {schema} now",)
+            announce_replacement(self.channel, lines)
+            self._lease.close()
+        try:
+            block = open_producer(
+                self.channel,
+                schema,
+                directory=self._directory,
+                capacity=self._wanted.capacity,
+                lossless=self._wanted.lossless,
+                timeout=self._wanted.timeout,
+                evict_after=self._wanted.evict_after,
+            )
+        except ChannelBusy as busy:
+            raise ChannelBusy(
+                f"channel {self.channel!r} already has a producer: {describe_process(busy.pid)}; "
+                "close that one first, or choose another name",
+                pid=busy.pid,
+            ) from None
+        self._lease = self._register(block)
+        self._block = block
+        weakref.finalize(self, self._lease.abandon)
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"Producer({self.channel!r}, closed)"
+        if self._block is None:
+            return f"Producer({self.channel!r}, schema left to the first write)"
+        return f"Producer({self.channel!r}, {self._block.schema!r}, capacity={self._block.capacity})"
+
+
+def announce_replacement(channel: str, lines: tuple[str, ...]) -> None:
+    """Tell the user, who re-ran a cell perhaps, that the earlier producer of a channel was closed, and why."""
+    logger.warning("channel %r: closed its earlier producer, which differs: %s", channel, "; ".join(lines))
