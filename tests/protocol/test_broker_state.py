@@ -1,0 +1,236 @@
+"""Conversations with the broker without a socket, a thread or a clock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labhub.protocol.broker_state import BrokerState, Peer
+from labhub.protocol.messages import HEARTBEAT_EXPIRY, TAKEOVER_GRACE
+from labhub.protocol.registry import Registration
+
+ALICE, BOB = Peer(b"a", "key-of-alice"), Peer(b"b", "key-of-bob")
+HASH, OTHER = "00" * 32, "11" * 32
+
+
+class Conversation:
+    """A broker whose probe says what the test wants."""
+
+    def __init__(self, **options: Any) -> None:
+        self.verdict = "unknown"
+        self.buried: list[str] = []
+        self.state = BrokerState(
+            probe=lambda _: self.verdict, bury=lambda entry: self.buried.append(entry.channel_name), **options
+        )
+
+    def say(self, peer: Peer, kind: str, now: float = 0.0, **fields: Any) -> dict[str, Any]:
+        (out,) = self.state.receive(peer, [kind.encode(), json.dumps(fields).encode()], now)
+        assert out.routing_id == peer.routing_id
+        return json.loads(out.frames[1]) | {"type": out.frames[0].decode()}
+
+    def register(self, peer: Peer = ALICE, now: float = 0.0, **fields: Any) -> dict[str, Any]:
+        defaults = {"channel_name": "c", "shm_name": "c", "schema_hash": HASH, "schema_version": 1, "producer_pid": 1}
+        return self.say(peer, "REG_REQ", now, **(defaults | fields))
+
+    def found(self) -> bool:
+        return self.say(BOB, "DISC_REQ", channel_name="c")["type"] == "DISC_ACK"
+
+
+@pytest.mark.parametrize("verdict", ["alive", "unknown"])
+@pytest.mark.parametrize(
+    ("peer", "fields", "outcome"),
+    [
+        (ALICE, {}, "success"),
+        (ALICE, {"schema_hash": OTHER}, "SCHEMA_MISMATCH"),
+        (BOB, {"schema_hash": OTHER}, "SCHEMA_MISMATCH"),
+        (BOB, {}, "CHANNEL_BUSY"),
+        (ALICE, {"producer_pid": 2}, "CHANNEL_BUSY"),
+        (ALICE, {"shm_name": "d"}, "CHANNEL_BUSY"),
+    ],
+)
+def test_who_may_register_against_a_living_owner(verdict: str, peer: Peer, fields: dict, outcome: str) -> None:
+    talk = Conversation()
+    talk.register()
+    talk.verdict = verdict
+    reply = talk.register(peer, **fields)
+    assert reply.get("error_code", reply["status"]) == outcome
+    if outcome == "CHANNEL_BUSY":
+        assert "process 1" in reply["message"]
+    assert talk.state.registry.find_channel("c").producer_pid == 1
+
+
+def test_a_dead_owner_is_replaced_whatever_the_schema() -> None:
+    talk = Conversation()
+    talk.register()
+    talk.verdict = "dead"
+    assert talk.register(BOB, schema_hash=OTHER, producer_pid=2)["status"] == "success"
+
+
+def test_a_takeover_replaces_the_registration_of_the_same_instance() -> None:
+    talk = Conversation()
+    talk.verdict = "alive"
+    talk.register(metadata={"instance_id": "i", "epoch": 1})
+    assert talk.register(BOB, producer_pid=2, metadata={"instance_id": "j", "epoch": 2})["status"] == "error"
+    assert talk.register(BOB, producer_pid=2, metadata={"instance_id": "i", "epoch": 2})["status"] == "success"
+
+
+@pytest.mark.parametrize(("peer", "pid"), [(BOB, 1), (ALICE, 2)])
+def test_nobody_else_deregisters(peer: Peer, pid: int) -> None:
+    talk = Conversation()
+    talk.register()
+    assert talk.say(peer, "DEREG_REQ", channel_name="c", producer_pid=pid)["error_code"] == "NOT_REGISTERED"
+    assert talk.found()
+    assert talk.say(ALICE, "DEREG_REQ", channel_name="c", producer_pid=1)["status"] == "success"
+    assert not talk.found()
+
+
+def test_a_client_that_sent_heartbeats_expires_by_them() -> None:
+    talk = Conversation()
+    talk.register()
+    assert talk.say(ALICE, "HEARTBEAT_REQ", 2.0, producer_pid=1, channels=["c", "x"])["unknown"] == ["x"]
+    talk.state.tick(2.0 + HEARTBEAT_EXPIRY)
+    assert talk.found()
+    died = 2.0 + HEARTBEAT_EXPIRY + 0.1
+    talk.state.tick(died)
+    talk.state.tick(died + TAKEOVER_GRACE - 0.1)
+    assert talk.found()  # a successor may still take over
+    talk.state.tick(died + TAKEOVER_GRACE)
+    assert not talk.found()
+    assert talk.buried == ["c"]
+
+
+def test_without_heartbeats_or_a_segment_a_registration_is_kept() -> None:
+    talk = Conversation()
+    talk.register()
+    talk.state.tick(1e6)
+    assert talk.found()
+    assert talk.say(BOB, "LIST_REQ")["channels"][0]["liveness"] == "unknown"
+
+
+def test_a_producer_that_comes_back_to_life_is_not_removed() -> None:
+    talk = Conversation()
+    talk.register()
+    for now, verdict in ((0.0, "dead"), (9.0, "alive"), (11.0, "dead"), (20.0, "dead")):
+        talk.verdict = verdict
+        talk.state.tick(now)
+    assert talk.found()
+
+
+def test_a_stopped_process_is_stalled_not_dead() -> None:
+    talk = Conversation()
+    talk.verdict = "alive"
+    talk.register()
+    talk.say(ALICE, "HEARTBEAT_REQ", 0.0, producer_pid=1, channels=["c"])
+    assert talk.state.liveness(talk.state.registry.find_channel("c"), 100.0) == "stalled"
+
+
+def test_stopping_removes_what_dead_producers_left() -> None:
+    talk = Conversation()
+    talk.register()
+    talk.register(channel_name="d", shm_name="d")
+    judge: Callable[[Registration], str] = lambda entry: "dead" if entry.channel_name == "d" else "alive"  # noqa: E731
+    talk.state._probe = judge
+    talk.state.close(0.0)
+    assert talk.buried == ["d"]
+
+
+def test_lists_come_in_pages() -> None:
+    talk = Conversation()
+    for k in range(25):
+        talk.register(channel_name=f"pump.{k:02}", shm_name="s")
+    talk.register(channel_name="other", shm_name="s")
+    names, offset = [], 0
+    while offset >= 0:
+        page = talk.say(BOB, "LIST_REQ", pattern="pump.*", offset=offset, limit=10)
+        assert page["total"] == 25
+        names += [c["channel_name"] for c in page["channels"]]
+        offset = page["next_offset"]
+    assert names == [f"pump.{k:02}" for k in range(25)]
+
+
+def test_a_key_has_a_quota() -> None:
+    talk = Conversation(max_channels_per_key=1)
+    talk.register()
+    assert talk.register(channel_name="d")["error_code"] == "QUOTA_EXCEEDED"
+    assert talk.register()["status"] == "success"  # refreshing is free
+    talk.say(ALICE, "DEREG_REQ", channel_name="c", producer_pid=1)
+    assert talk.register(channel_name="d")["status"] == "success"
+
+
+def test_a_revoked_key_is_refused_at_the_next_request() -> None:
+    allowed = {ALICE.key}
+    talk = Conversation(allowed=allowed.__contains__)
+    assert talk.register()["status"] == "success"
+    allowed.clear()
+    assert talk.register()["error_code"] == "UNAUTHORIZED"
+    assert talk.state.receive(ALICE, [b"garbage"], 0.0) == []
+
+
+def test_consumers_are_counted() -> None:
+    talk = Conversation()
+    talk.register()
+    talk.say(BOB, "CONSUMER_REG_REQ", channel_name="c", consumer_pid=7)
+    assert talk.say(BOB, "LIST_REQ")["channels"][0]["consumers"] == 1
+    talk.say(BOB, "CONSUMER_DEREG_REQ", channel_name="c", consumer_pid=7)
+    assert talk.say(BOB, "LIST_REQ")["channels"][0]["consumers"] == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[" * 60_000,
+        b'{"a":' * 9_000,
+        b'{"channel_name":NaN}',
+        b'{"channel_name":"\xff"}',
+        b'{"channel_name":"\\ud800"}',
+        b'{"channel_name":17}',
+        b'{"channel_name":"../etc"}',
+        b'{"channel_name":"' + b"a" * 300 + b'"}',
+        b'{"channel_name":"a\\u0000"}',
+        b'{"channel_name":"a\\n"}',
+        b'{"channel_name":' + b"9" * 5000 + b"}",
+        b"null",
+    ],
+    ids=range(13),
+)
+def test_json_traps_are_invalid_requests(body: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    state = BrokerState(probe=lambda _: "unknown")
+    (out,) = state.receive(ALICE, [b"DISC_REQ", body], 0.0)
+    assert out.frames[0] == b"ERROR"
+    assert json.loads(out.frames[1])["error_code"] == "INVALID_REQUEST"
+    assert "Traceback" not in caplog.text
+
+
+def test_of_duplicate_keys_the_last_counts() -> None:
+    talk = Conversation()
+    talk.register()
+    (out,) = talk.state.receive(BOB, [b"DISC_REQ", b'{"channel_name":"x","channel_name":"c"}'], 0.0)
+    assert out.frames[0] == b"DISC_ACK"
+
+
+FRAMES = st.lists(
+    st.one_of(
+        st.binary(max_size=80),
+        st.sampled_from([b"C", b"REG_REQ", b"DISC_REQ", b"DEREG_REQ", b"LIST_REQ", b"HEARTBEAT_REQ", b"ERROR", b"{}"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+            max_leaves=6,
+        ).map(lambda value: json.dumps(value).encode()),
+    ),
+    max_size=4,
+)
+
+
+@given(FRAMES)
+def test_garbage_is_answered_with_an_error(frames: list[bytes]) -> None:
+    state = BrokerState(probe=lambda _: "unknown")
+    for out in state.receive(ALICE, frames, 0.0):
+        assert out.frames[-2] in (b"ERROR", b"LIST_ACK")
+    assert len(state.registry) == 0
