@@ -64,7 +64,7 @@ class Schema:
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__  # frozen for everybody else
-        dtype = _checked_dtype(self.dtype)
+        dtype = _decode_dtype(_encode_dtype(_checked_dtype(self.dtype)))  # as it travels: without titles and metadata
         shape = tuple(_checked_length(n) for n in self.shape)
         if dtype.subdtype is not None:  # a subarray dtype is the same bytes as more axes
             dtype, inner = dtype.subdtype

@@ -82,7 +82,7 @@ class RawDealer:
         self.context.term()
 
 
-class ChannelRegistryOps:
+class TestChannelRegistryOps:
     def test_in_memory_registry(self) -> None:
         registry = ChannelRegistry()
         entry = Registration(CHANNEL, CHANNEL, "aa" * 32, 1, 12345)
@@ -97,7 +97,7 @@ class ChannelRegistryOps:
         assert registry.find_channel(CHANNEL) is None
 
 
-class RegDiscHappyPath:
+class TestRegDiscHappyPath:
     def test_messenger_and_real_broker(self, messenger: Messenger) -> None:
         metadata = {"ring_buffer_capacity": 8, "policy": "RingBuffer"}
         info = ProducerInfo(CHANNEL, os.getpid(), b"\xab" * 32, 3, metadata)
@@ -108,7 +108,7 @@ class RegDiscHappyPath:
         assert found.metadata == metadata
 
 
-class SchemaMismatch:
+class TestSchemaMismatch:
     def test_second_registration_with_another_hash(self, open_broker: BrokerService) -> None:
         with RawDealer(open_broker, curve=False) as dealer:
             assert dealer.register("aa" * 32)[0] == "REG_ACK"
@@ -116,12 +116,12 @@ class SchemaMismatch:
         assert (kind, body["status"], body["error_code"]) == ("ERROR", "error", "SCHEMA_MISMATCH")
 
 
-class ChannelNotFound:
+class TestChannelNotFound:
     def test_discovering_an_unknown_channel(self, messenger: Messenger) -> None:
         assert messenger.discover_producer("no.such.channel", 2000) is None
 
 
-class DeregHappyPath:
+class TestDeregHappyPath:
     def test_reg_disc_dereg_disc(self, broker: BrokerService, messenger: Messenger) -> None:
         messenger.register_producer(CHANNEL, ProducerInfo(CHANNEL, 12345, bytes(32), 1)).result(5)
         assert messenger.discover_producer(CHANNEL) is not None
@@ -130,7 +130,7 @@ class DeregHappyPath:
         assert messenger.discover_producer(CHANNEL) is None
 
 
-class DeregPidMismatch:
+class TestDeregPidMismatch:
     def test_wrong_pid_leaves_the_channel(self, open_broker: BrokerService) -> None:
         with RawDealer(open_broker, curve=False) as dealer:
             dealer.register(pid=12345)
