@@ -370,7 +370,8 @@ class DataBlockConsumer:
 
     def close(self) -> None:
         """Stop reading; a lossless consumer no longer holds the producer up. Twice is harmless."""
-        self._finalize()
+        self._native.close()
+        self._finalize.detach()  # not before: a close that another thread's call refused is tried again
 
     def __enter__(self) -> Self:
         return self

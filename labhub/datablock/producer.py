@@ -230,7 +230,8 @@ class DataBlockProducer:
 
     def close(self) -> None:
         """End the stream and remove the segment; readers get what is left. Twice is harmless."""
-        self._finalize()
+        self._native.close()
+        self._finalize.detach()  # not before: a close that another thread's call refused is tried again
 
     def acquire_write_slot(self, timeout_ms: int) -> WriteHandle | None:
         """Open the next slot (reference level); None after `timeout_ms` milliseconds (below 0: wait for ever)."""
