@@ -12,7 +12,7 @@ from labhub.datablock.batch import Batch
 from labhub.datablock.consumer import DataBlockConsumer, Mode, Start
 from labhub.datablock.iteration import Batches, Datasets, batches_of
 from labhub.datablock.reading import ReadSlot
-from labhub.errors import ClosedError, TimeoutExpired
+from labhub.errors import ClosedError, ConcurrentUseError, TimeoutExpired
 from labhub.hub.lease import Lease
 from labhub.schema import Schema
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 # How often a reader whose channel has ended asks the broker whether it is back (in seconds).
 FOLLOW_INTERVAL = 0.2
+# How often a reader that waits looks whether another thread closes it, and how long that one lets it (in seconds).
+CLOSE_INTERVAL = 0.1
+CLOSE_TIMEOUT = 1.0
 
 Attached = tuple[DataBlockConsumer, Lease]
 # Attaches anew, to another incarnation than the one of that instance id; None while there is none.
@@ -45,6 +48,7 @@ class Consumer:
         self._epochs_before = 0
         self._put_back: list[Batch] = []
         self._next_look = 0.0
+        self._closing = False
         self._take(attached)
 
     def batches(
@@ -114,14 +118,20 @@ class Consumer:
         if self._put_back:
             return self._put_back.pop(0)
         deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            batch = self._block.next_batch(max_slots, min_slots, left, until_gone)
+        while not self._closing:
+            left = CLOSE_INTERVAL if deadline is None else min(CLOSE_INTERVAL, max(0.0, deadline - time.monotonic()))
+            try:
+                batch = self._block.next_batch(max_slots, min_slots, left, until_gone)
+            except TimeoutExpired as error:
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise TimeoutExpired(f"no new batch of {self.channel!r} within {timeout:g} s ({error})") from None
+                continue
             if batch is not None:
                 return self._marked(batch)
             if self._reattach is None:
                 return None
             self._wait_for_return(self._reattach, timeout, deadline)
+        return None
 
     def put_back(self, batch: Batch) -> None:
         """Hand a batch out once more, first: it was read for somebody who no longer waits."""
@@ -251,9 +261,25 @@ class Consumer:
         return self._block.closed
 
     def close(self) -> None:
-        """Stop reading; a lossless reader no longer holds the producer up. Twice is harmless."""
-        self._reattach = None
-        self._lease.close()
+        """Stop reading; a lossless reader no longer holds the producer up. Twice is harmless.
+
+        An iteration in another thread ends, as at the end of the stream.
+
+        Raises
+        ------
+        ConcurrentUseError
+            Another thread is inside some other call, and did not leave it within a second.
+        """
+        self._closing = True
+        deadline = time.monotonic() + CLOSE_TIMEOUT
+        while True:
+            try:
+                self._lease.close()
+                return
+            except ConcurrentUseError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(CLOSE_INTERVAL / 10)
 
     def _take(self, attached: Attached) -> None:
         self._block, self._lease = attached
@@ -276,7 +302,7 @@ class Consumer:
             left = FOLLOW_INTERVAL if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutExpired(f"channel {self.channel!r} has ended and did not come back within {timeout:g} s")
-            time.sleep(min(left, max(0.0, self._next_look - time.monotonic())))
+            time.sleep(min(left, CLOSE_INTERVAL))
         # Each incarnation counts its epochs from 1 on, and readers are promised that they rise.
         self._epochs_before += ended.epoch + 1 - attached[0].epoch
         self._lost_before += ended.lost

@@ -49,7 +49,7 @@ class Directory:
         self._messenger = messenger
         # The broker counts a process as a reader of a channel or not, so only its first and last reader are told.
         self._readers: Counter[str] = Counter()
-        self._readers_lock = threading.Lock()
+        self._readers_lock = threading.RLock()
 
     def list(self, pattern: str, timeout: float) -> list[ChannelEntry]:
         """Channels whose names match a shell pattern, in the order of their names."""
@@ -111,7 +111,7 @@ class Directory:
             schema_version=SCHEMA_VERSION,
             metadata=block.metadata() | liveness.place_of(block.directory),
         )
-        lease = Lease(block, lambda: self._messenger.deregister_producer(block.name))
+        lease = Lease(block, lambda: self._sent(self._messenger.deregister_producer(block.name)))
         try:
             self._messenger.register_producer(block.name, info).result(timeout)
         except TimeoutError:
@@ -181,9 +181,15 @@ class Directory:
         def withdraw() -> Future[None]:
             with self._readers_lock:
                 self._readers[channel] -= 1
-                return _nothing() if self._readers[channel] else self._messenger.deregister_consumer(channel)
+                if self._readers[channel]:
+                    return _nothing()
+                return self._sent(self._messenger.deregister_consumer(channel))
 
         return withdraw
+
+    def _sent(self, confirmation: Future[None]) -> Future[None]:
+        """A message's confirmation, or at once nothing where no broker is there to confirm it."""
+        return confirmation if self._messenger.status == "connected" else _nothing()
 
     def _not_found(self, channel: str, timeout: float) -> ChannelNotFound:
         names = [entry.channel_name for entry in self._messenger.list_channels("*", timeout)]

@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -309,15 +310,23 @@ class Hub:
         return Channel(self, check_name(channel))
 
     def close(self) -> None:
-        """Close its producers and consumers, and leave the broker. Twice is harmless."""
+        """Close its producers and consumers, and leave the broker. Twice is harmless.
+
+        Raises
+        ------
+        ConcurrentUseError
+            Another thread is inside a call on one of them; everything else is closed.
+        """
         if not self.usable:
             return
         self._closed = True
-        for producer in list(self._producers.values()):
-            producer.close()
-        for consumer in list(self._consumers):
-            consumer.close()
-        self._messenger.disconnect()
+        # The last one first; whatever one of them raises, the others are closed, too.
+        with ExitStack() as stack:
+            stack.callback(self._messenger.disconnect)
+            for consumer in list(self._consumers):
+                stack.callback(consumer.close)
+            for producer in list(self._producers.values()):
+                stack.callback(producer.close)
 
     def _register(self, block: DataBlockProducer) -> Lease:
         return self._directory.register(block, self._timeout)

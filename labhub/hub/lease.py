@@ -41,7 +41,7 @@ class Lease:
         self._block = block
         self._withdraw = withdraw
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._closed = False
 
     def close(self, timeout: float = WITHDRAW_TIMEOUT) -> None:
@@ -49,14 +49,21 @@ class Lease:
 
         The broker's confirmation is waited for, but not beyond `timeout` (in seconds): a broker that is gone has
         nothing to forget. A forked child closes nothing, because the lease is its parent's.
+
+        Raises
+        ------
+        ConcurrentUseError
+            Another thread is inside a call on it; nothing was closed, and the call can be repeated.
         """
+        if os.getpid() != self._pid:
+            return
         with self._lock:
-            if self._closed or os.getpid() != self._pid:
+            if self._closed:
                 return
+            self._block.close()
             self._closed = True
-        confirmation = self._withdraw()
-        self._block.close()
         try:
+            confirmation = self._withdraw()
             if timeout > 0:
                 confirmation.result(timeout)
         except (LabHubError, TimeoutError) as error:

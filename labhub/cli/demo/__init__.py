@@ -36,35 +36,40 @@ def demo(
     console = Console()
     with directing() as director:
         director.begin()
-        _run(director, console, seconds)
-        verdict = _conclude(director, console)
+        complete = _run(director, console, seconds)
+        verdict = _conclude(director, console, complete)
     raise typer.Exit(verdict)
 
 
-def _run(director: Director, console: Console, seconds: float) -> None:
+def _run(director: Director, console: Console, seconds: float) -> bool:
+    """Show it for that long and let it come to its end; False if Ctrl-C ended it early."""
     from labhub.cli.demo.display import Display
 
+    complete = True
     with Display(console, director, seconds) as display:
         try:
             director.watch(seconds, display.show)
         except KeyboardInterrupt:
-            console.print("Interrupted: the producers stop, the readers read what is left.")
+            complete = False
         director.finish()
+    return complete
 
 
-def _conclude(director: Director, console: Console) -> int:
+def _conclude(director: Director, console: Console, complete: bool) -> int:
     from labhub.cli.demo.display import counts
-    from labhub.cli.demo.outcome import complaints
+    from labhub.cli.demo.outcome import complaints, silences
 
     console.print(counts(director))
-    wrong = [*complaints(director.last_words(director.producers), director.last_words(director.readers))]
+    producers = director.last_words(director.producers)
+    wrong = [*complaints(producers, director.last_words(director.readers))]
+    wrong += silences(producers) if complete else []
     wrong += [f"left behind: {path}" for path in director.left_behind()]
     if wrong:
-        console.print("\n".join(wrong), style="red", markup=False, highlight=False)
+        console.print("\n".join(wrong), style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
     console.print(
-        f"Every slot is accounted for: received + lost = produced for each of the {len(director.readers)} readers, "
-        "and nothing is left behind.",
+        "Every slot is accounted for: received + lost = produced for every reader.\n"
+        "Nothing is left behind: every process, segment and connection file is gone.",
         style="green",
         highlight=False,
     )

@@ -92,19 +92,22 @@ class Director:
             time.sleep(min(REFRESH, seconds - elapsed))
 
     def finish(self) -> None:
-        """Stop the producers, let the readers read what is left, and stop the broker.
+        """Stop the producers, let the readers read what is left, stop the broker, and wait for every process.
 
         Raises
         ------
         LabHubError
             A process failed or did not come to its end in time.
         """
-        for producer in self.producers.values():
-            producer.say(STOP)
-        self._wait_for("done", [*self.producers.values(), *self.readers.values()], DRAIN_TIMEOUT)
+        # The readers are told last: for them the word means not to dawdle over what is left.
+        for workers in (self.producers.values(), self.readers.values()):
+            for worker in workers:
+                worker.say(STOP)
+            self._wait_for("done", list(workers), DRAIN_TIMEOUT)
         if self.broker is not None:
             self.broker.say(STOP)
             self._wait_for("done", [self.broker], DRAIN_TIMEOUT)
+        self.end()
 
     @staticmethod
     def last_words(workers: Mapping[str, Worker]) -> dict[str, Report]:
@@ -112,7 +115,7 @@ class Director:
         return {name: worker.report for name, worker in workers.items() if worker.report is not None}
 
     def end(self) -> None:
-        """Close the pipes of every process and wait for it; one that does not leave is killed."""
+        """Close the pipes of every process and wait for it; one that does not leave is killed. Twice is harmless."""
         for worker in [*self.producers.values(), *self.readers.values()]:
             worker.hang_up()
         # The broker last, so that the others can still deregister.

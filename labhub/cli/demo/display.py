@@ -44,12 +44,8 @@ class Display:
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Self:
-        self._console.print(
-            f"Broker at {self._director.endpoint}, {len(self._director.producers)} producers and "
-            f"{len(self._director.readers)} readers, each a process of its own; {self._seconds:g} seconds, "
-            "Ctrl-C ends it early.",
-            highlight=False,
-        )
+        self._say(f"A broker at {self._director.endpoint}, and each producer and reader a process of its own.")
+        self._say(f"It runs for {self._seconds:g} seconds; Ctrl-C ends it early.")
         if self._live:
             self._live.start()
         return self
@@ -67,9 +63,12 @@ class Display:
             self._live.update(Group(clock, counts(self._director), *self._now_lines()), refresh=True)
         elif elapsed >= self._next_line:
             self._next_line += LINE_EVERY
-            readers = self._director.readers.values()
-            words = [worker.report.now for worker in readers if worker.report and worker.report.now]
-            self._console.print(f"{elapsed:4.0f} s: {'; '.join(words)}", highlight=False, soft_wrap=True)
+            for name, worker in self._director.readers.items():
+                if worker.report is not None and worker.report.now:
+                    self._say(f"{elapsed:4.0f} s  {READERS[name].channel}, {name}: {worker.report.now}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def _now_lines(self) -> list[Text]:
         lines = []
@@ -84,14 +83,13 @@ class Display:
 
 def counts(director: Director) -> Table:
     """Tabulate, per channel and reader, what was produced, received and lost, how fast and how late."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("channel", style="cyan", no_wrap=True)
-    table.add_column("process", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("channel, readers", no_wrap=True, min_width=22)
     for heading in ("produced", "received", "lost", "slots/s", "p50 ms", "p99 ms"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=True, min_width=7)
     for channel, producer in director.producers.items():
         made = producer.report or Report(state="ready")
-        table.add_row(channel, "producer", f"{made.slots}", "", "", f"{made.rate:.1f}")
+        table.add_row(Text(channel, style="cyan"), f"{made.slots}", "", "", f"{made.rate:.1f}")
         for name, worker in director.readers.items():
             if READERS[name].channel == channel:
                 table.add_row(*_reader_row(name, worker))
@@ -100,10 +98,10 @@ def counts(director: Director) -> Table:
 
 def _reader_row(name: str, worker: Worker) -> tuple[str | Text, ...]:
     report = worker.report or Report(state="ready")
-    lossless = " (lossless)" if READERS[name].mode == "lossless" else ""
+    lossless = ", lossless" if READERS[name].mode == "lossless" else ""
     lost = Text(f"{report.lost}", style="yellow" if report.lost else "")
     ages = ("-" if age is None else f"{age:.2f}" for age in (report.p50_ms, report.p99_ms))
-    return "", f"{name}{lossless}", "", f"{report.slots}", lost, f"{report.rate:.1f}", *ages
+    return f"  {name}{lossless}", "", f"{report.slots}", lost, f"{report.rate:.1f}", *ages
 
 
 def sparkline(values: tuple[float, ...]) -> str:

@@ -23,6 +23,10 @@ class HeartRate:
     """
 
     def __init__(self, sample_rate: float) -> None:
+        # Here, because importing it takes a second, which the first samples should not have to wait.
+        from scipy.signal import find_peaks
+
+        self._find_peaks = find_peaks
         self._sample_rate = sample_rate
         self._window = np.empty(0, dtype=np.float64)
 
@@ -44,15 +48,13 @@ class HeartRate:
         float or None
             Beats per minute; None until the window shows three beats.
         """
-        from scipy.signal import find_peaks
-
         length = round(WINDOW_SECONDS * self._sample_rate)
         self._window = np.concatenate([self._window, np.ravel(samples)])[-length:]
         spread = float(self._window.std())
         if spread == 0.0:
             return None
         distance = max(1, round(REFRACTORY_SECONDS * self._sample_rate))
-        beats, _ = find_peaks(self._window, distance=distance, prominence=PROMINENCE_IN_SD * spread)
+        beats, _ = self._find_peaks(self._window, distance=distance, prominence=PROMINENCE_IN_SD * spread)
         if len(beats) < 3:
             return None
         return float(60.0 * self._sample_rate / np.median(np.diff(beats)))

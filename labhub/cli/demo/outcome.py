@@ -30,6 +30,10 @@ def complaints(producers: Mapping[str, Report], readers: Mapping[str, Report]) -
             yield f"{channel}, {name}: {report.slots} received + {report.lost} lost, but {produced} produced"
         if report.wrong:
             yield f"{channel}, {name}: {report.wrong} slots with wrong content or out of order"
+
+
+def silences(producers: Mapping[str, Report]) -> Iterator[str]:
+    """Name the channels on which nothing was produced, whose counts would add up without proving anything."""
     for channel, report in producers.items():
         if report.slots == 0:
             yield f"{channel}: nothing was produced"

@@ -14,9 +14,10 @@ from labhub.cli.demo.sources import torn_frames
 
 if TYPE_CHECKING:
     from labhub.datablock.batch import Batch
+    from labhub.schema import Schema
 
 TRACE_SECONDS = 3.0
-TRACE_POINTS = 30
+TRACE_POINTS = 40
 
 
 @dataclass(frozen=True)
@@ -43,27 +44,33 @@ def look_at_sensors(batch: Batch) -> Finding:
     record = batch.data[-1]
     names = record.dtype.names
     loads = [float(record[name]) for name in names if name.startswith("cpu")]
-    words = [f"cpu {np.mean(loads):.0f} % (busiest {max(loads):.0f} %)", f"memory {human(record['memory'])}B"]
-    words += [f"{label} {human(record[name])}B/s" for name, label in FLOWS.items() if name in names]
+    words = [f"cpu {np.mean(loads):.0f} %", f"memory {human(record['memory'])}B"]
+    for flow in ("net", "disk"):
+        if rates := [float(record[name]) for name in names if name.startswith(flow)]:
+            words.append(f"{flow} {human(sum(rates))}B/s")
     if hottest := [float(record[name]) for name in names if name.startswith("temperature")]:
         words.append(f"{max(hottest):.0f} °C")
     return Finding(now=", ".join(words))
 
 
 class PulseMeter:
-    """Computes the heart rate from the samples as they arrive."""
+    """Computes the heart rate from the samples as they arrive.
 
-    def __init__(self) -> None:
-        self._meter: HeartRate | None = None
+    Parameters
+    ----------
+    schema : Schema
+        That of `bio.ppg`, which says the sample rate.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        assert schema.sample_rate is not None  # a slot of samples is declared with their rate
+        self._sample_rate = schema.sample_rate
+        self._meter = HeartRate(schema.sample_rate)
 
     def __call__(self, batch: Batch) -> Finding:
         """Take in the samples of a batch of `bio.ppg`."""
-        rate = batch.schema.sample_rate
-        assert rate is not None, "bio.ppg is declared with its sample rate"
-        if self._meter is None:
-            self._meter = HeartRate(rate)
         beats_per_minute = self._meter.update(batch.data)
-        latest = self._meter.window[-round(TRACE_SECONDS * rate) :]
+        latest = self._meter.window[-round(TRACE_SECONDS * self._sample_rate) :]
         trace = latest[:: max(1, len(latest) // TRACE_POINTS)][-TRACE_POINTS:]
         now = "waiting for three beats" if beats_per_minute is None else f"heart rate {beats_per_minute:.0f} /min"
         return Finding(now=now, trace=tuple(trace.tolist()))
@@ -89,7 +96,7 @@ class Reader:
     mode : {"stream", "lossless"}
         As in `Hub.consumer`.
     make_look : callable
-        Makes the function that turns a batch into a finding.
+        Makes, from the schema, the function that turns a batch into a finding.
     max_slots : int or None
         Largest batch.
     delay : float
@@ -99,7 +106,7 @@ class Reader:
     name: str
     channel: str
     mode: Literal["stream", "lossless"]
-    make_look: Callable[[], Callable[[Batch], Finding]]
+    make_look: Callable[[Schema], Callable[[Batch], Finding]]
     max_slots: int | None = None
     delay: float = 0.0
 
@@ -107,14 +114,12 @@ class Reader:
 READERS = {
     reader.name: reader
     for reader in (
-        Reader("monitor", "host.sensors", "stream", lambda: look_at_sensors),
+        Reader("monitor", "host.sensors", "stream", lambda _: look_at_sensors),
         Reader("pulse meter", "bio.ppg", "stream", PulseMeter),
-        Reader("recorder", "cam.frames", "lossless", lambda: look_at_frames, max_slots=4),
-        Reader("slow display", "cam.frames", "stream", lambda: look_at_frames, max_slots=1, delay=0.05),
+        Reader("recorder", "cam.frames", "lossless", lambda _: look_at_frames, max_slots=4),
+        Reader("slow display", "cam.frames", "stream", lambda _: look_at_frames, max_slots=1, delay=0.05),
     )
 }
-
-FLOWS = {"net_received": "net in", "net_sent": "out", "disk_read": "disk read", "disk_written": "written"}
 
 
 def human(value: float) -> str:

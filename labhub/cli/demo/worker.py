@@ -69,7 +69,7 @@ class ReadingLoop:
         self._reader = reader
         self._consumer = consumer
         self._control = control
-        self._look: Callable[..., Finding] = reader.make_look()
+        self._look: Callable[..., Finding] = reader.make_look(consumer.schema)
         self._finding = Finding()
         self._tally = Tally()
         self._wrong = 0
