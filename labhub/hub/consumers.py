@@ -87,7 +87,10 @@ class Consumer:
             While iterating, if this lossless reader held the producer up for too long; the iteration can go on.
         ProducerGone
             While iterating, see `until_gone`.
+        ClosedError
+            The reader was closed.
         """
+        self._check_open()
         return batches_of(self, max_slots, min_slots, timeout, until_gone)
 
     def datasets(
@@ -126,6 +129,10 @@ class Consumer:
                 if deadline is not None and time.monotonic() >= deadline:
                     raise TimeoutExpired(f"no new batch of {self.channel!r} within {timeout:g} s ({error})") from None
                 continue
+            except ClosedError:
+                if self._closing:
+                    break
+                raise
             if batch is not None:
                 return self._marked(batch)
             if self._reattach is None:
@@ -281,6 +288,10 @@ class Consumer:
                     raise
             time.sleep(CLOSE_INTERVAL / 10)
 
+    def _check_open(self) -> None:
+        if self._closing:
+            raise ClosedError(f"the reader of {self.channel!r} was closed; ask the hub for a new one")
+
     def _take(self, attached: Attached) -> None:
         self._block, self._lease = attached
         weakref.finalize(self, self._lease.abandon)
@@ -295,10 +306,8 @@ class Consumer:
         """Wait until the channel is back as another incarnation, and attach to that one."""
         ended = self._block
         while (attached := self._look(reattach, ended.instance_id)) is None:
-            if ended.closed:
-                raise ClosedError(
-                    f"the reader of {self.channel!r} was closed while it waited for the channel to return"
-                )
+            if self._closing:
+                return
             left = FOLLOW_INTERVAL if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutExpired(f"channel {self.channel!r} has ended and did not come back within {timeout:g} s")
@@ -318,8 +327,7 @@ class Consumer:
         return reattach(ended)
 
     def __enter__(self) -> Self:
-        if self.closed:
-            raise ClosedError(f"the reader of {self.channel!r} was closed; ask the hub for a new one")
+        self._check_open()
         return self
 
     def __exit__(

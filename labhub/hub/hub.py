@@ -136,6 +136,11 @@ class Hub:
         return not self._closed and self._pid == os.getpid()
 
     @property
+    def idle(self) -> bool:
+        """Whether it has no open producer and no open consumer."""
+        return all(p.closed for p in self._producers.values()) and all(c.closed for c in self._consumers)
+
+    @property
     def status(self) -> Status:
         """``"connected"``, ``"connecting"``, ``"disconnected"`` or ``"unauthorized"``. Data flows in any case."""
         return self._messenger.status
