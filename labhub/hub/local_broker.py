@@ -59,20 +59,21 @@ def named_broker(
             on_ready(bound_to, public_key)
 
     check_name(name, "broker")
-    with _claimed(name) as lock:
-        service = BrokerService(BrokerConfig(endpoint=endpoint, on_ready=announce))
-        try:
-            yield service
-        finally:
-            service.stop()
-            # The connection file goes last, because whoever stops a broker waits for that.
-            lock.unlink(missing_ok=True)
-            for file in written:
-                file.remove()
+    try:
+        with _claimed(name):
+            service = BrokerService(BrokerConfig(endpoint=endpoint, on_ready=announce))
+            try:
+                yield service
+            finally:
+                service.stop()
+    finally:
+        # Last, because whoever stops a broker waits for that.
+        for file in written:
+            file.remove()
 
 
 @contextmanager
-def _claimed(name: str) -> Iterator[Path]:
+def _claimed(name: str) -> Iterator[None]:
     """Hold the lock file of a broker's name, which the kernel releases whatever happens to this process."""
     path = runtime.path_of(name).with_suffix(".lock")
     while True:
@@ -87,9 +88,18 @@ def _claimed(name: str) -> Iterator[Path]:
             break
         os.close(descriptor)
     try:
-        yield path
+        yield
     finally:
+        path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _is_free(name: str) -> bool:
+    try:
+        with _claimed(name):
+            return True
+    except LabHubError:
+        return False
 
 
 def _already_running(name: str) -> LabHubError:
@@ -140,7 +150,8 @@ def start_broker(name: str = "default", endpoint: str = DEFAULT_ENDPOINT, timeou
     threading.Thread(target=process.wait, name="labhub-broker-reaper", daemon=True).start()
     deadline = time.monotonic() + timeout
     while (running := runtime.find_live(name)) is None:
-        if process.returncode is not None or time.monotonic() > deadline:
+        # One that ended because another starter's broker has the name is no failure: that one is about to be found.
+        if time.monotonic() > deadline or (process.returncode is not None and _is_free(name)):
             raise BrokerUnreachable(
                 f"the broker {name!r} did not start: {_last_line(log)} (log: {log})", endpoint=endpoint
             )
