@@ -188,7 +188,7 @@ class Consumer:
         Skipped slots count as lost when `newest` skips them. Raises Evicted, ConcurrentUseError when one is open.
         """
     def header(self) -> bytes:
-        """SLOT_HEADER_NBYTES bytes of the open slot, validated (field seq is the slot's index). Raises Lapped, Evicted."""
+        """SLOT_HEADER_NBYTES bytes of the open slot, validated; field seq is its index. Raises Lapped, Evicted."""
     def valid(self) -> bool:
         """Whether the open slot has not been overwritten so far (acquire fence, seq and own state re-read)."""
     def release(self) -> None:
