@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -48,7 +49,7 @@ class Consumer:
         self._epochs_before = 0
         self._put_back: list[Batch] = []
         self._next_look = 0.0
-        self._closing = False
+        self._closing = threading.Event()
         self._take(attached)
 
     def batches(
@@ -121,17 +122,17 @@ class Consumer:
         if self._put_back:
             return self._put_back.pop(0)
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not self._closing:
+        while not self._closing.is_set():
             left = CLOSE_INTERVAL if deadline is None else min(CLOSE_INTERVAL, max(0.0, deadline - time.monotonic()))
             try:
                 batch = self._block.next_batch(max_slots, min_slots, left, until_gone)
-            except TimeoutExpired as error:
+            except TimeoutExpired:
                 if deadline is not None and time.monotonic() >= deadline:
-                    raise TimeoutExpired(f"no new batch of {self.channel!r} within {timeout:g} s ({error})") from None
+                    raise self._expired(timeout) from None
                 continue
             except ClosedError:
-                if self._closing:
-                    break
+                if self._closing.is_set():
+                    return None
                 raise
             if batch is not None:
                 return self._marked(batch)
@@ -277,7 +278,7 @@ class Consumer:
         ConcurrentUseError
             Another thread is inside some other call, and did not leave it within a second.
         """
-        self._closing = True
+        self._closing.set()
         deadline = time.monotonic() + CLOSE_TIMEOUT
         while True:
             try:
@@ -289,12 +290,16 @@ class Consumer:
             time.sleep(CLOSE_INTERVAL / 10)
 
     def _check_open(self) -> None:
-        if self._closing:
+        if self._closing.is_set():
             raise ClosedError(f"the reader of {self.channel!r} was closed; ask the hub for a new one")
 
     def _take(self, attached: Attached) -> None:
         self._block, self._lease = attached
         weakref.finalize(self, self._lease.abandon)
+
+    def _expired(self, timeout: float | None) -> TimeoutExpired:
+        why = "" if self.producer_alive or self.ended else "; its producer has died"
+        return TimeoutExpired(f"nothing new on {self.channel!r} within {timeout:g} s{why}")
 
     def _marked(self, batch: Batch) -> Batch:
         """The batch, its epochs counted on from the incarnations before."""
@@ -306,12 +311,12 @@ class Consumer:
         """Wait until the channel is back as another incarnation, and attach to that one."""
         ended = self._block
         while (attached := self._look(reattach, ended.instance_id)) is None:
-            if self._closing:
+            if self._closing.is_set():
                 return
             left = FOLLOW_INTERVAL if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutExpired(f"channel {self.channel!r} has ended and did not come back within {timeout:g} s")
-            time.sleep(min(left, CLOSE_INTERVAL))
+            self._closing.wait(min(left, CLOSE_INTERVAL))
         # Each incarnation counts its epochs from 1 on, and readers are promised that they rise.
         self._epochs_before += ended.epoch + 1 - attached[0].epoch
         self._lost_before += ended.lost

@@ -147,7 +147,8 @@ def start_broker(name: str = "default", endpoint: str = DEFAULT_ENDPOINT, timeou
             start_new_session=True,
         )
     # So that it does not stay behind as a zombie when it ends before this process does.
-    threading.Thread(target=process.wait, name="labhub-broker-reaper", daemon=True).start()
+    reaper = threading.Thread(target=process.wait, name="labhub-broker-reaper", daemon=True)
+    reaper.start()
     deadline = time.monotonic() + timeout
     while (running := runtime.find_live(name)) is None:
         # One that ended because another starter's broker has the name is no failure: that one is about to be found.
@@ -156,6 +157,10 @@ def start_broker(name: str = "default", endpoint: str = DEFAULT_ENDPOINT, timeou
                 f"the broker {name!r} did not start: {_last_line(log)} (log: {log})", endpoint=endpoint
             )
         time.sleep(LOOK_INTERVAL)
+    if running.pid != process.pid:
+        # Another starter was faster. Ours must not come up later, after that one was stopped perhaps.
+        process.terminate()
+        reaper.join(timeout)
     return running
 
 
