@@ -1,0 +1,69 @@
+"""A forked child: it may not use what its parent opened, and it does not keep the parent's locks alive."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from labhub import Schema, _native
+from labhub.datablock.consumer import open_consumer
+from labhub.datablock.location import segment_directory
+from labhub.datablock.producer import open_producer
+from labhub.errors import ForkedProcessError
+
+NUMBER = Schema.infer(dtype="i8")
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Run `work` in a forked child; its exit code, 0 if nothing was raised."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_use_in_the_child_is_refused_and_the_parent_is_unaffected() -> None:
+    with open_producer("x", NUMBER) as p, open_consumer("x", NUMBER) as c:
+
+        def work() -> None:
+            for use in (lambda: p.write(1), lambda: next(c.batches()), lambda: p.write_many([1]), p.slot().__enter__):
+                with pytest.raises(ForkedProcessError):
+                    use()
+            p.close()
+            c.close()
+
+        assert in_child(work) == 0
+        p.write(7)
+        assert next(c.batches(timeout=1)).data.tolist() == [7]
+        assert not c.ended
+
+
+def test_a_child_does_not_keep_the_parents_locks_alive() -> None:
+    read, write = os.pipe()
+    p = open_producer("x", NUMBER)
+    c = open_consumer("x", NUMBER, mode="lossless")
+    pid = os.fork()
+    if pid == 0:
+        os.close(write)
+        os.read(read, 1)  # until the parent closes its end
+        os._exit(0)
+    os.close(read)
+    try:
+        report = _native.probe(segment_directory(), "x")
+        assert report["alive"]
+        assert [line["alive"] for line in report["consumers"]] == [True]  # type: ignore[attr-defined]
+        c.close()
+        assert open_consumer("x", NUMBER, mode="lossless").close() is None
+        p.close()
+        with open_producer("x", NUMBER) as again:
+            assert not again.took_over
+    finally:
+        os.close(write)
+        os.waitpid(pid, 0)
