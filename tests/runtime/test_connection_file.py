@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from labhub import runtime
+from labhub.errors import InvalidName, SegmentAccessError
+from labhub.runtime import ConnectionFile
+
+
+def test_it_is_private_whole_and_found_again(private_dirs: Path) -> None:
+    mine = ConnectionFile.of_this_process("lab", "tcp://127.0.0.1:1", "key")
+    path = mine.write()
+    assert path == private_dirs / "run" / "broker-lab.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert runtime.find_live("lab") == mine
+    mine.remove()
+    mine.remove()
+    assert runtime.find("lab") is None
+
+
+def test_a_stale_one_is_not_believed(private_dirs: Path) -> None:
+    path = ConnectionFile.of_this_process("lab", "tcp://127.0.0.1:1", "key").write()
+    document = json.loads(path.read_text())
+    for change in ({"start_time": 1.0}, {"boot_id": "another"}, {"pid": 2**22 + 1}):
+        path.write_text(json.dumps(document | change))
+        assert runtime.find("lab") is not None
+        assert runtime.find_live("lab") is None
+    for garbage in ("", "{}", "\xff", "[]"):
+        path.write_text(garbage, encoding="latin-1")
+        assert runtime.find("lab") is None
+    path.unlink()
+
+
+def test_another_brokers_file_is_left_alone() -> None:
+    mine = ConnectionFile.of_this_process("lab", "tcp://127.0.0.1:1", "key")
+    other = ConnectionFile.of_this_process("lab", "tcp://127.0.0.1:2", "key")
+    other.write()
+    mine.remove()
+    assert runtime.find("lab") == other
+    other.remove()
+
+
+def test_the_directory_must_be_private(private_dirs: Path) -> None:
+    (private_dirs / "run").chmod(0o755)
+    with pytest.raises(SegmentAccessError, match="chmod 700"):
+        runtime.find("lab")
+
+
+def test_the_directory_follows_the_environment(
+    private_dirs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert runtime.runtime_directory() == private_dirs / "run"
+    monkeypatch.delenv("LABHUB_RUNTIME_DIR")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert runtime.runtime_directory() == tmp_path / "labhub"
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
+    assert runtime.runtime_directory() == tmp_path / "jupyter" / "labhub"
+
+
+@pytest.mark.parametrize("name", ["../x", "", "a/b"])
+def test_hostile_names(name: str) -> None:
+    with pytest.raises(InvalidName):
+        runtime.find(name)
