@@ -109,8 +109,9 @@ def path_of(name: str) -> Path:
 
 def find(name: str = "default") -> ConnectionFile | None:
     """Return the connection file of a broker; None if there is none, or what is there is not one."""
+    path = path_of(name)
     try:
-        return msgspec.json.decode(path_of(name).read_bytes(), type=ConnectionFile)
+        return msgspec.json.decode(path.read_bytes(), type=ConnectionFile)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 

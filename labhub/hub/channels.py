@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -87,7 +88,7 @@ class ChannelInfo:
         """Everything as plain JSON values."""
         return {
             "name": self.name,
-            "schema": None if self.schema is None else self.schema.to_json(),
+            "schema": None if self.schema is None else json.loads(self.schema.to_json()),
             "layout": self.layout,
             "units": self.units,
             "sample_rate": None if self.schema is None else self.schema.sample_rate,

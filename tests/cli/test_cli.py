@@ -1,0 +1,161 @@
+"""Commands as scripts and people use them: in a process of their own, judged by output and exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from labhub import runtime
+from labhub.hub import connect, start_broker, stop_broker
+
+ANY_PORT = "tcp://127.0.0.1:0"
+BROKER_COMMAND = [sys.executable, "-c", "from labhub.cli.broker import labhub_broker; labhub_broker()"]
+
+
+def labhub(*words: str, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "labhub.cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+@pytest.fixture
+def broker():
+    """A broker in a process of its own."""
+    yield start_broker(endpoint=ANY_PORT)
+    if runtime.find_live():
+        stop_broker()
+
+
+@pytest.mark.parametrize(
+    ("words", "example"),
+    [
+        (["broker", "start"], "labhub broker start --name"),
+        (["broker", "stop"], "labhub broker stop"),
+        (["broker", "status"], "labhub broker status --json"),
+        (["broker", "run"], "labhub broker run --listen"),
+        (["channels"], "labhub channels 'pump.*' --json"),
+        (["demo"], "labhub demo --seconds 20"),
+    ],
+)
+def test_each_command_has_help_with_an_example(words, example):
+    shown = labhub(*words, "--help")
+    assert shown.returncode == 0
+    assert f"Example: {example}" in shown.stdout
+
+
+def test_help_names_the_exit_codes():
+    for words in ([], ["broker"]):
+        assert "3 no such broker or channel" in labhub(*words, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    "words", [["nonsense"], ["broker", "start", "--port", "1"], ["demo", "--seconds", "0"], ["demo", "--seconds", "x"]]
+)
+def test_wrong_usage_is_2(words):
+    shown = labhub(*words)
+    assert shown.returncode == 2
+    assert "Traceback" not in shown.stderr
+
+
+@pytest.mark.parametrize("words", [["broker", "stop"], ["broker", "status"], ["channels"], ["channels", "--json"]])
+def test_no_broker_is_3_and_one_line(words):
+    shown = labhub(*words)
+    assert (shown.returncode, shown.stdout) == (3, "")
+    assert shown.stderr.startswith("labhub: no broker named 'default' is running; start one with `labhub broker start`")
+    assert shown.stderr.count("\n") == 1
+
+
+def test_a_bad_name_is_1_and_one_line():
+    shown = labhub("broker", "start", "--name", "../x")
+    assert shown.returncode == 1
+    assert re.fullmatch(r"labhub: '\.\./x' cannot name a broker.*\n", shown.stderr)
+
+
+def test_a_runtime_directory_open_to_others_is_4(private_dirs):
+    (private_dirs / "run").chmod(0o755)
+    shown = labhub("channels")
+    assert shown.returncode == 4
+    assert "chmod 700" in shown.stderr
+    (private_dirs / "run").chmod(0o700)
+
+
+def test_the_life_of_a_broker():
+    started = labhub("broker", "start", "--listen", ANY_PORT)
+    assert started.returncode == 0, started.stderr
+    pid, endpoint = re.fullmatch(r"broker 'default' started: pid (\d+) at (tcp://\S+)\n", started.stdout).groups()
+    again = labhub("broker", "start")
+    assert (again.returncode, again.stdout) == (0, f"broker 'default' runs already: pid {pid} at {endpoint}\n")
+
+    facts = json.loads(labhub("broker", "status", "--json").stdout)
+    assert (facts["name"], facts["endpoint"], facts["pid"], facts["channels"]) == ("default", endpoint, int(pid), [])
+    assert 0 < facts["uptime_s"] < 60
+    text = labhub("broker", "status").stdout
+    assert re.search(rf"endpoint +{endpoint}\n", text)
+    assert re.search(r"channels +none\n", text)
+
+    stopped = labhub("broker", "stop")
+    assert (stopped.returncode, stopped.stdout) == (0, f"broker 'default' stopped: pid {pid}\n")
+    assert runtime.find() is None
+
+
+def test_status_never_shows_a_secret(broker, private_dirs):
+    secrets = [path.read_text().split()[1] for path in (private_dirs / "data").glob("*.key")]
+    assert len(secrets) == 2
+    shown = labhub("broker", "status").stdout + labhub("broker", "status", "--json").stdout
+    assert broker.public_key in shown
+    assert not any(secret in shown for secret in secrets)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", [BROKER_COMMAND, [sys.executable, "-m", "labhub.cli", "broker", "run"]])
+def test_a_broker_in_the_foreground_prints_the_two_lines_and_ends_on_a_signal(command, number):
+    with subprocess.Popen([*command, "--listen", ANY_PORT], stdout=subprocess.PIPE, text=True) as process:
+        first, second = process.stdout.readline(), process.stdout.readline()
+        found = runtime.find_live()
+        assert first == f"[INFO] Broker: listening on {found.endpoint}\n"
+        assert second == f"[INFO] Broker: server_public_key = {found.public_key}\n"
+        assert len(found.public_key) == 40
+        process.send_signal(number)
+        assert process.wait(20) == 0
+        assert process.stdout.read() == ""
+    assert runtime.find() is None
+
+
+def test_a_second_broker_in_the_foreground_is_refused(broker):
+    shown = labhub("broker", "run")
+    assert shown.returncode == 1
+    assert f"runs already: pid {broker.pid} at {broker.endpoint}" in shown.stderr
+
+
+def test_channels_for_people_and_for_scripts(broker):
+    empty = labhub("channels")
+    assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", "no channel matches '*'\n")
+    assert json.loads(labhub("channels", "--json").stdout) == []
+    shape = {"shape": (64, 8), "dims": ("time", "channel"), "sample_rate": 1e4}
+    with (
+        connect() as hub,
+        hub.producer("daq.raw", dtype="f4", units="V", capacity=32, **shape),
+        hub.producer("pump.log", dtype=[("pressure", "f8"), ("on", "?")]),
+    ):
+        text = labhub("channels").stdout
+        assert re.search(rf"daq\.raw +float32\[64, 8\] +V +{os.getpid()} alive +0 ", text)
+        assert re.search(r"pump\.log +\{pressure, on\} ", text)
+        assert "\x1b" not in text
+        (daq,) = json.loads(labhub("channels", "daq.*", "--json").stdout)
+        assert daq["schema"]["shape"] == [64, 8]
+        assert daq["age_s"] >= 0
+        expected = {"name": "daq.raw", "layout": "float32[64, 8]", "units": {"value": "V"}, "sample_rate": 1e4}
+        expected |= {"capacity": 32, "policy": "Sequential_sync", "liveness": "alive", "producer_pid": os.getpid()}
+        assert expected.items() <= daq.items()
+    assert labhub("channels", "--broker", "other").returncode == 3
+
+
+def test_the_command_line_imports_no_more_than_it_needs():
+    program = "import sys, labhub.cli.app; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"numpy", "zmq", "xarray", "pandas", "scipy", "rich", "psutil", "IPython"} & set(loaded)
