@@ -234,9 +234,8 @@ def _instance_of(entry: ChannelEntry) -> bytes:
     try:
         return bytes.fromhex(text)
     except (TypeError, ValueError):
-        raise LabHubError(
-            f"channel {entry.channel_name!r} is registered with an instance id that is none: {text!r}"
-        ) from None
+        pass
+    raise LabHubError(f"channel {entry.channel_name!r} is registered with a broken instance id: {text!r}")
 
 
 def _nothing() -> Future[None]:

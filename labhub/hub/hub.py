@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from labhub import runtime
+from labhub.datablock.config import nanoseconds
 from labhub.datablock.consumer import Mode, Start
 from labhub.datablock.location import segment_directory
 from labhub.datablock.producer import DataBlockProducer, Lossless
@@ -69,6 +70,7 @@ def connect(
     check_name(name, "broker")
     if (endpoint is None) != (public_key is None):
         raise InvalidArgument("endpoint and public_key go together; give both, or neither to find the broker by name")
+    nanoseconds(timeout)
     if start and endpoint is not None:
         raise InvalidArgument("start=True starts a broker on this machine, found by its name; leave out the endpoint")
     given = None if endpoint is None or public_key is None else (endpoint, public_key)
@@ -262,6 +264,7 @@ class Hub:
         SchemaMismatch, SegmentAccessError, IncompatibleSegment, BrokerUnreachable, InvalidName, InvalidArgument
         """
         self._check()
+        nanoseconds(timeout)
         attached = self._directory.attach(channel, mode, start, self._timeout if timeout is None else timeout)
 
         def reattach(ended: bytes) -> Attached | None:
@@ -308,6 +311,7 @@ class Hub:
             It has none within `timeout` seconds (None waits for ever).
         """
         self._check()
+        nanoseconds(timeout)
         return ChannelInfo.from_entry(self._directory.wait_for(channel, timeout))
 
     def __getitem__(self, channel: str) -> Channel:
@@ -361,3 +365,13 @@ class Hub:
 def _close_all() -> None:
     for hub in list(_open.values()):
         hub.close()
+
+
+def _forget_parent() -> None:
+    """In a forked child: its parent's hubs are not its own, and a thread that is not there may have held the lock."""
+    global _open_lock
+    _open_lock = threading.Lock()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_forget_parent)
