@@ -29,13 +29,14 @@ def demo(
     """
     from rich.console import Console
 
-    from labhub.cli.demo.director import directing
+    from labhub.cli.demo.director import INTERRUPTS, directing
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in INTERRUPTS:
         signal.signal(number, signal.default_int_handler)
     console = Console()
     with directing() as director:
-        director.begin()
+        with console.status("Starting a broker, three producers and four readers ..."):
+            director.begin()
         complete = _run(director, console, seconds)
         verdict = _conclude(director, console, complete)
     raise typer.Exit(verdict)
@@ -60,8 +61,12 @@ def _conclude(director: Director, console: Console, complete: bool) -> int:
     from labhub.cli.demo.outcome import complaints, silences
 
     console.print(counts(director))
-    producers = director.last_words(director.producers)
-    wrong = [*complaints(producers, director.last_words(director.readers))]
+    console.print("p50, p99: age of a slot when it reached its reader, median and 99th percentile.\n", highlight=False)
+    producers, readers = director.last_words(director.producers), director.last_words(director.readers)
+    for name, report in readers.items():
+        if report.message:
+            console.print(f"{name}: {report.message}", style="yellow", markup=False, highlight=False)
+    wrong = [*complaints(producers, readers)]
     wrong += silences(producers) if complete else []
     wrong += [f"left behind: {path}" for path in director.left_behind()]
     if wrong:

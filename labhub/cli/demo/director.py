@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -20,7 +21,12 @@ from labhub.errors import LabHubError
 # Bounds (in seconds) on starting up, and on draining after the word to stop.
 START_TIMEOUT = 30.0
 DRAIN_TIMEOUT = 15.0
+# How long the processes may take to leave after their last word (in seconds).
+EXIT_TIMEOUT = 5.0
 REFRESH = 0.1
+
+# What ends the demo early.
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Show = Callable[[float], None]
 
@@ -74,10 +80,12 @@ class Director:
         LabHubError
             One of them did not get that far.
         """
-        self.broker = self._spawn("serve", "broker")
+        with _uninterrupted():
+            self.broker = self._spawn("serve", "broker")
         self._wait_for("ready", [self.broker], START_TIMEOUT)
-        self.producers = {name: self._spawn("produce", name) for name in SOURCES}
-        self.readers = {name: self._spawn("read", name) for name in READERS}
+        with _uninterrupted():
+            self.producers = {name: self._spawn("produce", name) for name in SOURCES}
+            self.readers = {name: self._spawn("read", name) for name in READERS}
         workers = [*self.producers.values(), *self.readers.values()]
         self._wait_for("ready", workers, START_TIMEOUT)
         for producer in self.producers.values():
@@ -119,8 +127,9 @@ class Director:
         for worker in [*self.producers.values(), *self.readers.values()]:
             worker.hang_up()
         # The broker last, so that the others can still deregister.
+        deadline = time.monotonic() + EXIT_TIMEOUT
         for worker in self._workers():
-            worker.end()
+            worker.end(deadline)
 
     def left_behind(self) -> list[str]:
         """Files that are still in the segment and runtime directories."""
@@ -151,6 +160,22 @@ class Director:
 
 
 @contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back for a moment, so that no process is started without being remembered, or left unattended."""
+    held_back: list[int] = []
+    before = {number: signal.getsignal(number) for number in INTERRUPTS}
+    for number in INTERRUPTS:
+        signal.signal(number, lambda received, _frame: held_back.append(received))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if held_back:
+        raise KeyboardInterrupt
+
+
+@contextmanager
 def directing() -> Iterator[Director]:
     """A director with private directories; whatever happens inside, no process and no file of it remains."""
     # Beside the segments of everyday use, because that is where shared memory was found to be large enough.
@@ -163,4 +188,5 @@ def directing() -> Iterator[Director]:
         try:
             yield director
         finally:
-            director.end()
+            with _uninterrupted():
+                director.end()

@@ -41,7 +41,7 @@ class Display:
         self._director = director
         self._seconds = seconds
         self._next_line = LINE_EVERY
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_interactive else None
 
     def __enter__(self) -> Self:
         self._say(f"A broker at {self._director.endpoint}, and each producer and reader a process of its own.")

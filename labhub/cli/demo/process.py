@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,9 +13,6 @@ from pathlib import Path
 import msgspec
 
 from labhub.cli.demo.messages import Report
-
-# How long a process may take to leave after its last word (in seconds).
-EXIT_TIMEOUT = 5.0
 
 
 class Worker:
@@ -86,12 +84,12 @@ class Worker:
         with suppress(BrokenPipeError):
             self._process.stdin.close()
 
-    def end(self) -> None:
-        """Hang up and wait for the process, which is killed if it does not leave in time."""
+    def end(self, deadline: float) -> None:
+        """Hang up and wait for the process, which is killed if it has not left by then (on the monotonic clock)."""
         assert self._process.stdout is not None
         self.hang_up()
         try:
-            self._process.wait(EXIT_TIMEOUT)
+            self._process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -78,9 +78,7 @@ class PulseMeter:
 
 def look_at_frames(batch: Batch) -> Finding:
     """Check every row of the frames of a batch of `cam.frames`."""
-    return Finding(
-        now=f"frame {batch.seq[-1]}, mean {batch.data[-1].mean():.1f}", wrong=torn_frames(batch.data, batch.seq)
-    )
+    return Finding(now=f"frame {batch.seq[-1]}, every row checked", wrong=torn_frames(batch.data, batch.seq))
 
 
 @dataclass(frozen=True)

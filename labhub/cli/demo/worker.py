@@ -112,7 +112,7 @@ class ReadingLoop:
             p99_ms=p99_ms,
             now=self._finding.now,
             trace=self._finding.trace,
-            message=f"evicted {self._evictions} times" if self._evictions else "",
+            message=f"held up its producer and was evicted, {self._evictions} in all" if self._evictions else "",
         )
 
 
