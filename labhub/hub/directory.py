@@ -82,16 +82,17 @@ class Directory:
         check_name(channel)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            left = 1.0 if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                entry = self._messenger.query(channel, timeout=1.0 if left is None else min(1.0, left + POLL_INTERVAL))
+                entry = self._messenger.query(channel, timeout=min(1.0, left + POLL_INTERVAL))
                 if entry is not None and entry.liveness != "dead":
                     return entry
-                problem = "" if entry is None else "; the producer that it had is dead"
+                if left == 0.0:
+                    why = "The producer that it had is dead." if entry else self._hint(channel, timeout=1.0)
             except BrokerUnreachable as error:
-                problem = f"; {error}"
-            if left is not None and left <= 0:
-                raise TimeoutExpired(f"channel {channel!r} did not appear within {timeout:g} s{problem}")
+                why = f"The broker {self._broker!r} cannot be asked: {error}."
+            if left == 0.0:
+                raise TimeoutExpired(f"channel {channel!r} did not appear within {timeout:g} s. {why}")
             time.sleep(POLL_INTERVAL)
 
     def register(self, block: DataBlockProducer, timeout: float) -> Lease:
@@ -192,18 +193,18 @@ class Directory:
         return confirmation if self._messenger.status == "connected" else _nothing()
 
     def _not_found(self, channel: str, timeout: float) -> ChannelNotFound:
-        names = [entry.channel_name for entry in self._messenger.list_channels("*", timeout)]
-        if close := difflib.get_close_matches(channel, names, n=3):
-            hint = f"did you mean {' or '.join(map(repr, close))}?"
-        elif names:
-            hint = f"it knows {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
-        else:
-            hint = "it knows no channel yet"
         return ChannelNotFound(
-            f"the broker {self._broker!r} has no channel {channel!r}; {hint}; is its producer running? "
-            f"hub.wait_for({channel!r}, timeout=...) waits for it",
+            f"the broker {self._broker!r} has no channel {channel!r}. {self._hint(channel, timeout)} "
+            f"hub.wait_for({channel!r}, timeout=5) waits for it to appear.",
             channel=channel,
         )
+
+    def _hint(self, channel: str, timeout: float) -> str:
+        """What the broker has instead, the closest names first."""
+        names = [entry.channel_name for entry in self._messenger.list_channels("*", timeout)]
+        if close := difflib.get_close_matches(channel, names, n=3):
+            return f"Did you mean {' or '.join(map(repr, close))}?"
+        return f"It knows {', '.join(names[:5])}{' ...' if names[5:] else ''}." if names else "It knows no channel yet."
 
     def _segment_gone(self, entry: ChannelEntry) -> ChannelNotFound:
         channel = entry.channel_name

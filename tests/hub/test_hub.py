@@ -88,13 +88,13 @@ def test_bad_names_are_refused_before_anything_happens(hub, name):
 
 
 def test_an_unknown_channel_names_the_closest_ones(hub):
-    with pytest.raises(ChannelNotFound, match="it knows no channel yet"):
+    with pytest.raises(ChannelNotFound, match="It knows no channel yet"):
         hub.consumer("pump.pressure")
     with hub.producer("pump.pressure", dtype="f8"), hub.producer("pump.presence", dtype="f8"):
-        with pytest.raises(ChannelNotFound, match=r"did you mean 'pump.pressure' or 'pump.presence'\?") as caught:
+        with pytest.raises(ChannelNotFound, match=r"Did you mean 'pump.pressure' or 'pump.presence'\?") as caught:
             hub.consumer("pump.presure")
         assert caught.value.channel == "pump.presure"
-        with pytest.raises(ChannelNotFound, match=r"it knows pump.presence, pump.pressure"):
+        with pytest.raises(ChannelNotFound, match=r"It knows pump.presence, pump.pressure"):
             hub.find("zzz")
 
 
@@ -124,7 +124,10 @@ def test_readers_are_counted_until_the_last_one_of_a_process_leaves(hub, wait_un
 
 
 def test_wait_for_returns_when_the_channel_comes(hub):
-    with pytest.raises(TimeoutExpired, match=r"'late' did not appear within 0.1 s"):
+    with (
+        hub.producer("lately", dtype="f8"),
+        pytest.raises(TimeoutExpired, match=r"'late' did not appear within 0.1 s. Did you mean 'lately'\?"),
+    ):
         hub.wait_for("late", timeout=0.1)
     found = []
     waiter = threading.Thread(target=lambda: found.append(hub.wait_for("late", timeout=20)))
@@ -217,6 +220,27 @@ def test_dropping_the_last_reference_closes(hub, wait_until):
     gc.collect()
     assert [batch.data.tolist() for batch in stream] == [[1.0]]
     wait_until(lambda: hub.channels() == [])
+
+
+@pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise ValueError", "del producer, hub"])
+def test_the_normal_end_of_a_process_is_a_clean_close(hub, run_elsewhere, private_dirs, end, capfd):
+    process = run_elsewhere(f"""
+        import sys, labhub
+        hub = labhub.connect()
+        producer = hub.producer("x", dtype="f8")
+        reader = hub.consumer("x")
+        print(producer.write(1.0), flush=True)
+        sys.stdin.read()
+        {end}
+    """)
+    assert process.stdout.readline() == "0\n"
+    with hub.consumer("x", start="oldest") as consumer:
+        process.stdin.close()
+        assert [batch.data.tolist() for batch in consumer.batches(timeout=10)] == [[1.0]]
+        process.wait(10)
+    assert hub.channels() == []
+    assert not (private_dirs / "shm" / "default" / "x").exists()
+    assert capfd.readouterr().err.count("Traceback") == (end == "raise ValueError")
 
 
 def test_closing_ends_an_iteration_in_another_thread(hub):
