@@ -16,9 +16,12 @@ from labhub.datablock.location import segment_directory
 from labhub.datablock.producer import DataBlockProducer
 from labhub.errors import (
     BrokerUnreachable,
+    ChannelBusy,
     ChannelNotFound,
     InvalidArgument,
     LabHubError,
+    ProtocolError,
+    SchemaMismatch,
     SegmentTokenMismatch,
     TimeoutExpired,
 )
@@ -115,6 +118,10 @@ class Directory:
         lease = Lease(block, lambda: self._sent(self._messenger.deregister_producer(block.name)))
         try:
             self._messenger.register_producer(block.name, info).result(timeout)
+        except (ChannelBusy, SchemaMismatch, ProtocolError):
+            # Nothing of ours is registered, so nothing is withdrawn: under this name that could be somebody else's.
+            block.close()
+            raise
         except TimeoutError:
             lease.abandon()
             raise BrokerUnreachable(

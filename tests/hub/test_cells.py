@@ -127,3 +127,4 @@ def test_a_refused_registration_is_raised_and_leaves_nothing(hub, private_dirs, 
     with pytest.raises(SchemaMismatch, match="'x'"):
         hub.producer("x", dtype="f8")
     assert list((private_dirs / "shm").rglob("x")) == []
+    assert hub.find("x").producer_pid == 1
