@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -57,6 +58,12 @@ def test_without_heartpy_one_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setattr(recording.importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(recording.LabHubError, match=r"pip install 'labhub\[demo\]'"):
         recording.load()
+
+
+def test_without_scipy_too(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.signal", None)
+    with pytest.raises(recording.LabHubError, match=r"pip install 'labhub\[demo\]'"):
+        HeartRate(100.0)
 
 
 def test_the_pulse_plays_the_recording_to_its_end_and_not_again():

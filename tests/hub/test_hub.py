@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from labhub.errors import (
     ChannelBusy,
     ChannelNotFound,
     ClosedError,
+    Evicted,
     ForkedProcessError,
     InvalidArgument,
     InvalidName,
+    LabHubError,
     TimeoutExpired,
 )
 from labhub.hub import connect
@@ -175,6 +178,35 @@ def test_a_dead_producer_is_taken_over_and_readers_go_on(hub, run_elsewhere, wai
             assert (batch.data.tolist(), batch.epoch, batch.lost) == ([2.0], 2, 0)
             assert hub.find("pump.pressure").producer_pid == os.getpid()
         assert list(stream) == []
+
+
+def test_a_forgotten_reader_does_not_hold_up_an_experiment(hub):
+    with hub.producer("x", dtype="i8", capacity=4) as producer, hub.consumer("x", mode="lossless") as forgotten:
+        start = time.monotonic()
+        for k in range(10):
+            producer.write(k)
+        assert 0.9 < time.monotonic() - start < 5.0
+        assert producer.stats()["evictions"] == 1
+        stream = forgotten.batches(timeout=5)
+        with pytest.raises(Evicted) as caught:
+            next(stream)
+        producer.write(10)
+        assert next(stream).data.tolist() == [10]
+        assert forgotten.lost == caught.value.lost == 10
+
+
+def test_how_many_lossless_readers_may_attach(hub):
+    with hub.producer("one", dtype="f8", lossless="single"), hub.producer("none", dtype="f8", lossless=False):
+        with (
+            hub.consumer("one", mode="lossless"),
+            hub.consumer("one"),
+            pytest.raises(ChannelBusy) as caught,
+        ):
+            hub.consumer("one", mode="lossless")
+        assert caught.value.pid == os.getpid()
+        hub.consumer("one", mode="lossless").close()
+        with pytest.raises(LabHubError, match="none"):
+            hub.consumer("none", mode="lossless")
 
 
 def test_a_channel_handle_looks_without_being_counted(hub):

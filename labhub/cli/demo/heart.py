@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from labhub.errors import LabHubError
+
 WINDOW_SECONDS = 10.0
 # The shortest interval between two beats that counts as real (150 beats per minute).
 REFRACTORY_SECONDS = 0.4
@@ -20,11 +22,19 @@ class HeartRate:
     ----------
     sample_rate : float
         Samples per second of the recording (in Hz).
+
+    Raises
+    ------
+    LabHubError
+        scipy is not installed.
     """
 
     def __init__(self, sample_rate: float) -> None:
         # Here, because importing it takes a second, which the first samples should not have to wait.
-        from scipy.signal import find_peaks
+        try:
+            from scipy.signal import find_peaks
+        except ImportError:
+            raise LabHubError("the demo finds heart beats with scipy: pip install 'labhub[demo]'") from None
 
         self._find_peaks = find_peaks
         self._sample_rate = sample_rate

@@ -49,7 +49,7 @@ def look_at_sensors(batch: Batch) -> Finding:
         if rates := [float(record[name]) for name in names if name.startswith(flow)]:
             words.append(f"{flow} {human(sum(rates))}B/s")
     if hottest := [float(record[name]) for name in names if name.startswith("temperature")]:
-        words.append(f"{max(hottest):.0f} °C")
+        words.append(f"{max(hottest):.0f} degC")
     return Finding(now=", ".join(words))
 
 
