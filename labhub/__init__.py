@@ -27,6 +27,8 @@ _MODULE_OF = {
     "DataBlockConsumer": "datablock.consumer",
     "find_datablock_consumer": "datablock.consumer",
     "find_datablock_consumer_impl": "datablock.consumer",
+    "diagnose": "datablock.diagnostics",
+    "reset_counters": "datablock.diagnostics",
     "DataBlockProducer": "datablock.producer",
     "WriteHandle": "datablock.producer",
     "create_datablock_producer": "datablock.producer",

@@ -203,8 +203,17 @@ def probe(directory: str, name: str) -> dict[str, object]:
     Keys: path, instance_id (bytes), schema_hash (bytes), epoch, head, first_seq, capacity, slot_nbytes, stride,
     nbytes, policy, sync_policy, checksum_policy, closed (bool), alive (bool: the producer's lock is held), pid,
     start_time, st_dev, st_ino, created_ns, commit_ns (timestamp of the newest slot or 0), counters (dict of int:
-    bytes_written, aborts, evictions, blocked_ns, blocked, takeovers) and consumers (list of dicts: line, lossless,
-    alive, pid, cursor, lag, lost, received). Raises like Consumer.
+    bytes_written, aborts, evictions, blocked_ns, blocked, takeovers, timeouts, since the last reset) and consumers
+    (list of dicts: line, lossless, alive, evicted, pid, cursor, lag, lost, received). Raises like Consumer.
+    """
+
+def reset_counters(directory: str, name: str) -> None:
+    """Let the counters that `probe` gives begin at zero; live users do not notice. Raises like Consumer."""
+
+def slot_states(directory: str, name: str) -> dict[str, int]:
+    """How many slots are empty, committed, writing and uncommitted (complete, but not published). Raises like Consumer.
+
+    A slot that was aborted, or left behind by a producer that died in mid-write, is ``writing``.
     """
 
 def unlink_dead(directory: str, name: str, instance_id: bytes = b"") -> bool:

@@ -45,6 +45,10 @@ class ChecksumPolicy(IntEnum):
 
     NONE = 0
     """No checksums; torn reads are excluded without them."""
+    MANUAL = 1
+    """The producer stores one where it asks for it, and a consumer verifies where it asks for it."""
+    ENFORCED = 2
+    """Every commit stores one, and every read verifies it."""
 
 
 class DataBlockPageSize(Enum):

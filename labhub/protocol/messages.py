@@ -180,6 +180,123 @@ class ConsumerDeregAck(Message, frozen=True, kw_only=True):
     message: str = "Consumer deregistered successfully"
 
 
+class SchemaReq(Message, frozen=True, kw_only=True):
+    """Ask for the schema of a channel."""
+
+    channel_name: Name
+
+
+class SchemaAck(Message, frozen=True, kw_only=True):
+    """The schema as its producer declared it: canonical JSON text, or None if it declared none."""
+
+    status: str = "success"
+    channel_name: str
+    schema_hash: str
+    schema_version: int
+    schema: str | None = None
+
+
+class MetricsReportReq(Message, frozen=True, kw_only=True):
+    """Report numbers about a channel (its owner to the broker); they replace those of the report before."""
+
+    channel_name: Name
+    producer_pid: Pid
+    metrics: Annotated[dict[Short, float], Meta(max_length=100)]
+
+
+class MetricsReportAck(Message, frozen=True, kw_only=True):
+    """Noted."""
+
+    status: str = "success"
+    message: str = "Metrics reported successfully"
+
+
+class MetricsReq(Message, frozen=True, kw_only=True):
+    """Ask for the numbers of a channel; without a name, for those of the broker itself."""
+
+    channel_name: Name | None = None
+
+
+class MetricsAck(Message, frozen=True, kw_only=True):
+    """The numbers, and how old the report is (in seconds; 0 for the broker's own, -1 if there was no report)."""
+
+    status: str = "success"
+    channel_name: str | None = None
+    metrics: dict[str, float] = {}
+    age_s: float = -1.0
+
+
+class ChecksumErrorReq(Message, frozen=True, kw_only=True):
+    """Tell that a slot did not match its checksum (consumer to broker); watchers get an `Event`."""
+
+    channel_name: Name
+    consumer_pid: Pid
+    seq: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+
+class ChecksumErrorAck(Message, frozen=True, kw_only=True):
+    """Noted."""
+
+    status: str = "success"
+    message: str = "Checksum error noted"
+
+
+class WatchReq(Message, frozen=True, kw_only=True):
+    """Ask for the events of channels whose names match a shell pattern; to be repeated with every heartbeat.
+
+    `watch_id` is the client's name for the watch; the same one again renews it. A watch that is not renewed for
+    `HEARTBEAT_EXPIRY` seconds ends by itself.
+    """
+
+    watch_id: Correlation
+    pattern: Short = "*"
+
+
+class WatchAck(Message, frozen=True, kw_only=True):
+    """Watching. `next_serial` is the serial of the next event: one that is missing later was lost on the way."""
+
+    status: str = "success"
+    next_serial: int = 0
+
+
+class UnwatchReq(Message, frozen=True, kw_only=True):
+    """End a watch."""
+
+    watch_id: Correlation
+
+
+class UnwatchAck(Message, frozen=True, kw_only=True):
+    """Ended, or never begun."""
+
+    status: str = "success"
+
+
+class EventKind(StrEnum):
+    """What can happen to a channel."""
+
+    APPEARED = "appeared"
+    """It was registered."""
+    GONE = "gone"
+    """It was deregistered, or removed after its producer's death."""
+    SCHEMA = "schema"
+    """It was registered anew with another schema."""
+    PRODUCER_DIED = "producer_died"
+    """Its producer is provably dead; it waits for a takeover."""
+    CHECKSUM_ERROR = "checksum_error"
+    """A consumer found a slot that does not match its checksum; `detail` names the seq."""
+
+
+class Event(Message, frozen=True, kw_only=True):
+    """Something happened to a channel (broker to watcher, unasked; type ``EVENT``)."""
+
+    watch_id: str
+    serial: int
+    event: EventKind
+    channel_name: str
+    producer_pid: int = 0
+    detail: str = ""
+
+
 class Error(Message, frozen=True, kw_only=True):
     """A request was refused; sent with the type ``ERROR``."""
 
@@ -203,6 +320,19 @@ TYPE_NAME: dict[type[Message], str] = {
     ConsumerRegAck: "CONSUMER_REG_ACK",
     ConsumerDeregReq: "CONSUMER_DEREG_REQ",
     ConsumerDeregAck: "CONSUMER_DEREG_ACK",
+    SchemaReq: "SCHEMA_REQ",
+    SchemaAck: "SCHEMA_ACK",
+    MetricsReportReq: "METRICS_REPORT_REQ",
+    MetricsReportAck: "METRICS_REPORT_ACK",
+    MetricsReq: "METRICS_REQ",
+    MetricsAck: "METRICS_ACK",
+    ChecksumErrorReq: "CHECKSUM_ERROR_REQ",
+    ChecksumErrorAck: "CHECKSUM_ERROR_ACK",
+    WatchReq: "WATCH_REQ",
+    WatchAck: "WATCH_ACK",
+    UnwatchReq: "UNWATCH_REQ",
+    UnwatchAck: "UNWATCH_ACK",
+    Event: "EVENT",
     Error: "ERROR",
 }
 """Type frame of each message."""
@@ -215,6 +345,12 @@ REPLY_TO: dict[type[Message], type[Message]] = {
     ListReq: ListAck,
     ConsumerRegReq: ConsumerRegAck,
     ConsumerDeregReq: ConsumerDeregAck,
+    SchemaReq: SchemaAck,
+    MetricsReportReq: MetricsReportAck,
+    MetricsReq: MetricsAck,
+    ChecksumErrorReq: ChecksumErrorAck,
+    WatchReq: WatchAck,
+    UnwatchReq: UnwatchAck,
 }
 """Reply of each request; any request may get an `Error` instead."""
 

@@ -17,6 +17,7 @@ from labhub.errors import (
     ConcurrentUseError,
     Evicted,
     InvalidArgument,
+    LabHubError,
     Lapped,
     ProducerGone,
 )
@@ -147,12 +148,12 @@ class ModelSegment:
         return self.commit(data)
 
     def write_many(self, slots: list[bytes], evict: bool) -> int:
-        """Write one after the other; how many. A `BackpressureTimeout` says how many came before it."""
+        """Write one after the other; how many. An error says how many came before it."""
         for written, data in enumerate(slots):
             try:
                 self.write(data, evict)
-            except BackpressureTimeout as full:
-                full.__dict__["written"] = written
+            except LabHubError as error:
+                error.__dict__["written"] = written
                 raise
         return len(slots)
 

@@ -297,13 +297,13 @@ nb::dict report(const Report& r) {
   const Header& h = *r.header;
   const auto get = [](const auto& a) { return a.load(std::memory_order_relaxed); };
   nb::dict counters, d;
-  counters["bytes_written"] = get(h.counters.bytes_written);
-  counters["aborts"] = get(h.counters.aborts);
-  counters["evictions"] = get(h.counters.evictions);
-  counters["blocked"] = get(h.counters.blocked);
-  counters["blocked_ns"] = get(h.counters.blocked_ns);
-  counters["takeovers"] = get(h.counters.takeovers);
-  counters["timeouts"] = get(h.counters.timeouts);
+  counters["bytes_written"] = since(h.counters.bytes_written, h.before.bytes_written);
+  counters["aborts"] = since(h.counters.aborts, h.before.aborts);
+  counters["evictions"] = since(h.counters.evictions, h.before.evictions);
+  counters["blocked"] = since(h.counters.blocked, h.before.blocked);
+  counters["blocked_ns"] = since(h.counters.blocked_ns, h.before.blocked_ns);
+  counters["takeovers"] = since(h.counters.takeovers, h.before.takeovers);
+  counters["timeouts"] = since(h.counters.timeouts, h.before.timeouts);
   nb::list consumers;
   for (const LineReport& l : r.consumers) {
     nb::dict c;
@@ -369,6 +369,18 @@ NB_MODULE(_native, m) {
   bind_producer(m);
   bind_consumer(m);
   m.def("probe", [](const std::string& directory, const std::string& name) { return report(labhub::probe(directory, name)); },
+        nb::arg("directory"), nb::arg("name"));
+  m.def("reset_counters", &labhub::reset_counters, nb::arg("directory"), nb::arg("name"));
+  m.def("slot_states",
+        [](const std::string& directory, const std::string& name) {
+          const SlotStates s = labhub::slot_states(directory, name);
+          nb::dict d;
+          d["empty"] = s.empty;
+          d["committed"] = s.committed;
+          d["writing"] = s.writing;
+          d["uncommitted"] = s.uncommitted;
+          return d;
+        },
         nb::arg("directory"), nb::arg("name"));
   m.def("unlink_dead",
         [](const std::string& directory, const std::string& name, nb::bytes instance_id) {

@@ -193,6 +193,8 @@ class Consumer : public Endpoint {
       l.start_time.store(start_time(), std::memory_order_relaxed);
       l.received.store(0, std::memory_order_relaxed);
       l.lost.store(0, std::memory_order_relaxed);
+      l.received_before.store(0, std::memory_order_relaxed);
+      l.lost_before.store(0, std::memory_order_relaxed);
       if (!lossless_) l.state.store(line_state(generation_, kActive), std::memory_order_release);  // read by tools
       return;
     }

@@ -79,6 +79,7 @@ struct alignas(kLine) CursorLine {
   std::atomic<std::uint64_t> cursor;  // seq that the consumer reads next
   std::atomic<std::uint64_t> state;   // generation << 2 | LineState
   std::atomic<std::uint64_t> received, lost, start_time;
+  std::atomic<std::uint64_t> received_before, lost_before;  // at the last reset; written by tools, read by tools
   std::atomic<std::uint32_t> pid;
 };
 
@@ -99,13 +100,15 @@ struct Header {
   SpaceLine space;
   OwnerLine owner;
   CounterLine counters;
+  CounterLine before;  // the counters at the last reset: a reset writes here only, so that no live user notices it
   CursorLine lines[kMaxLines];  // lossless consumers first, then observers
 };
 
 static_assert(sizeof(Geometry) == 64 && sizeof(Identity) == 64 && sizeof(CursorLine) == 64 && sizeof(SlotHeader) == 64);
 static_assert(offsetof(Header, identity) == 64 && offsetof(Header, commit) == 128 && offsetof(Header, data) == 192);
 static_assert(offsetof(Header, space) == 256 && offsetof(Header, owner) == 320 && offsetof(Header, counters) == 384);
-static_assert(offsetof(Header, lines) == 448 && sizeof(Header) == 448 + 64 * kMaxLines);
+static_assert(offsetof(Header, before) == 448 && offsetof(Header, lines) == 512 && sizeof(Header) == 512 + 64 * kMaxLines);
+static_assert(offsetof(CursorLine, received_before) == 40 && offsetof(CursorLine, pid) == 56);
 static_assert(offsetof(SlotHeader, timestamp_ns) == 8 && offsetof(SlotHeader, nbytes) == 16);
 static_assert(offsetof(SlotHeader, flags) == 24 && offsetof(SlotHeader, epoch) == 28);
 static_assert(offsetof(SlotHeader, checksum) == 32);

@@ -23,6 +23,12 @@ struct Report {
   std::vector<LineReport> consumers;
 };
 
+// A counter since its last reset. A reader that took the line over meanwhile counts from zero again.
+inline std::uint64_t since(const std::atomic<std::uint64_t>& now, const std::atomic<std::uint64_t>& before) {
+  const std::uint64_t n = now.load(std::memory_order_relaxed), b = before.load(std::memory_order_relaxed);
+  return n >= b ? n - b : n;
+}
+
 inline Report probe(const std::string& directory, const std::string& name) {
   check_name(name);
   const DirectoryHandle dir(directory, false);
@@ -47,10 +53,55 @@ inline Report probe(const std::string& directory, const std::string& name) {
     if (!alive && k >= kMaxLossless) continue;  // an observer that died leaves nothing that matters
     const std::uint64_t cursor = l.cursor.load(std::memory_order_relaxed);
     r.consumers.push_back({k, l.pid.load(std::memory_order_relaxed), k < kMaxLossless, alive, state == kEvicted, cursor,
-                           r.head > cursor ? r.head - cursor : 0, l.lost.load(std::memory_order_relaxed),
-                           l.received.load(std::memory_order_relaxed)});
+                           r.head > cursor ? r.head - cursor : 0, since(l.lost, l.lost_before),
+                           since(l.received, l.received_before)});
   }
   return r;
+}
+
+// Let the counters begin anew, for tools only: what live users count goes on, and is compared with what it was now.
+inline void reset_counters(const std::string& directory, const std::string& name) {
+  check_name(name);
+  const DirectoryHandle dir(directory, false);
+  const OpenFile o = open_file(dir, name);
+  const auto map = map_checked(o, directory + "/" + name, PROT_READ | PROT_WRITE, 0);
+  Header& h = *reinterpret_cast<Header*>(map->base());
+  const auto keep = [](std::atomic<std::uint64_t>& before, const std::atomic<std::uint64_t>& now) {
+    before.store(now.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  };
+  keep(h.before.bytes_written, h.counters.bytes_written);
+  keep(h.before.aborts, h.counters.aborts);
+  keep(h.before.evictions, h.counters.evictions);
+  keep(h.before.blocked, h.counters.blocked);
+  keep(h.before.blocked_ns, h.counters.blocked_ns);
+  keep(h.before.takeovers, h.counters.takeovers);
+  keep(h.before.timeouts, h.counters.timeouts);
+  for (CursorLine& l : h.lines) {
+    keep(l.received_before, l.received);
+    keep(l.lost_before, l.lost);
+  }
+}
+
+struct SlotStates {
+  std::uint64_t empty = 0, committed = 0, writing = 0, uncommitted = 0;
+};
+
+// How the slots of a segment stand: never used, committed, being written (or left so by a producer that died or aborted),
+// complete but not committed yet.
+inline SlotStates slot_states(const std::string& directory, const std::string& name) {
+  check_name(name);
+  const DirectoryHandle dir(directory, false);
+  const OpenFile o = open_file(dir, name);
+  const Segment segment(map_checked(o, directory + "/" + name, PROT_READ, 0));
+  SlotStates states;
+  for (std::uint64_t k = 0; k < segment.capacity; ++k) {
+    const std::uint64_t seq = segment.slot(k).seq.load(std::memory_order_acquire);  // pairs with finish_slot
+    if (seq == 0) ++states.empty;
+    else if (seq & 1) ++states.writing;
+    else if (seq <= complete(segment.header().commit.commit.load(std::memory_order_acquire)) - 2) ++states.committed;
+    else ++states.uncommitted;
+  }
+  return states;
 }
 
 // Unlink a segment whose producer is provably dead. Its lock is taken first, so no successor can be taking it over.
