@@ -151,8 +151,8 @@ class Consumer : public Endpoint {
       return;
     }
     Fault fault = lapped();
-    lose(1);
-    take_pending();  // this loss is told here, not with the next batch
+    count(lost_, 1);  // this loss is told here, not with the next batch
+    show();
     advance(cursor_ + 1);
     throw fault;
   }

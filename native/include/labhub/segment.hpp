@@ -141,13 +141,19 @@ struct DirectoryHandle {
   ~DirectoryHandle() { ::close(fd); }
 };
 
-// One mmap. It is unmapped when the last owner lets go, however long after the segment was closed and unlinked.
+// One mmap. It is unmapped when the last owner lets go, however long after the segment was closed and unlinked. A map
+// keeps its open file description alive, in a forked child too, and an OFD lock lasts as long as its description: so the
+// map has one of its own, which never holds a lock.
 class MemoryMap {
  public:
   MemoryMap(int fd, std::size_t nbytes, int protection, int extra) : nbytes_(nbytes) {
-    base_ = ::mmap(nullptr, nbytes, protection, MAP_SHARED | extra, fd, 0);
+    const int own = ::open(("/proc/self/fd/" + str(static_cast<std::uint64_t>(fd))).c_str(), O_RDWR | O_CLOEXEC);
+    if (own < 0) throw system_fault(errno, "cannot open", "the segment once more through /proc/self/fd");
+    base_ = ::mmap(nullptr, nbytes, protection, MAP_SHARED | extra, own, 0);
+    const int error = errno;
+    ::close(own);
     if (base_ == MAP_FAILED)
-      throw system_fault(errno, "cannot map " + str(nbytes) + " bytes of", "the segment");
+      throw system_fault(error, "cannot map " + str(nbytes) + " bytes of", "the segment");
   }
   MemoryMap(const MemoryMap&) = delete;
   ~MemoryMap() { ::munmap(base_, nbytes_); }
