@@ -184,7 +184,9 @@ struct Expect {
       throw Fault(Code::token, path + " is not the segment that the broker knows; its channel was created anew: discover it again");
     if (secret && secret != id.shared_secret)
       throw Fault(Code::token, path + " has another shared secret: this is a wrong or a stale segment");
-    if (schema_hash.size() && std::memcmp(exactly(schema_hash, 32, "schema_hash"), id.schema_hash, 32) != 0)
+    static constexpr std::uint8_t kUndeclared[32] = {};  // such a segment is compared with nothing
+    if (schema_hash.size() && std::memcmp(id.schema_hash, kUndeclared, 32) != 0 &&
+        std::memcmp(exactly(schema_hash, 32, "schema_hash"), id.schema_hash, 32) != 0)
       throw Fault(Code::schema, path + " holds slots of another schema than the one that was asked for");
     same(path, "capacity", capacity, h.geometry.capacity);
     same(path, "slot_nbytes", slot_nbytes, h.geometry.slot_nbytes);

@@ -111,11 +111,15 @@ inline bool unlink_dead(const std::string& directory, const std::string& name, c
     const DirectoryHandle dir(directory, false);
     const OpenFile o = open_file(dir, name);
     if (!try_lock(o.file->get(), kProducerLock) || !still_there(dir, name, o.status)) return false;
+    LABHUB_FAILPOINT(bury_locked);
     const auto map = map_checked(o, directory + "/" + name, PROT_READ | PROT_WRITE, 0);
     Header& h = *reinterpret_cast<Header*>(map->base());
     if (instance_id && std::memcmp(instance_id, h.identity.instance_id, 16) != 0) return false;
     end_stream(h, kEnded);
-    return ::unlinkat(dir.fd, name.c_str(), 0) == 0;
+    LABHUB_FAILPOINT(bury_ended);
+    const bool unlinked = ::unlinkat(dir.fd, name.c_str(), 0) == 0;
+    LABHUB_FAILPOINT(bury_unlinked);
+    return unlinked;
   } catch (const Fault& f) {
     if (f.code == Code::not_found) return false;
     throw;
