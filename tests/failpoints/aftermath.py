@@ -23,7 +23,7 @@ BOUND = 5.0  # s; the dead may hold nobody up for longer
 
 @contextmanager
 def producing(evict_after: float | None = None) -> Iterator[DataBlockProducer]:
-    """Open a producer of the released build on what the driver left; its segment declares no schema, like the driver's."""
+    """Open a producer of the released build on what the driver left; like the driver's, it declares no schema."""
     native = _native.Producer(
         segment_directory(), "x", capacity=CAPACITY, slot_nbytes=FRAME.slot_nbytes, schema_hash=bytes(32)
     )

@@ -1,6 +1,8 @@
 // The one writer of a channel: claim a slot, write it, commit it; wait for lossless consumers, but not for ever.
 #pragma once
 
+#include <type_traits>
+
 #include "creation.hpp"
 
 namespace labhub {
@@ -74,6 +76,13 @@ class Producer : public Endpoint {
     claimed_ = false;
     publish(head_ + 1);
     return head_ - 1;
+  }
+
+  // A record of a plain type, for C++ producers; the slot's time is now.
+  template <class Record>
+  std::uint64_t write(const Record& record, const Patience& p = {}, Interrupted i = nullptr) {
+    static_assert(std::is_trivially_copyable_v<Record>, "a slot is read by other processes: plain bytes only");
+    return write(reinterpret_cast<const std::uint8_t*>(&record), sizeof record, p, 0, i);
   }
 
   // Published in runs, so that 100 million small slots a second do not mean as many exchanges of the futex word. A run is

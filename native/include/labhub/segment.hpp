@@ -170,10 +170,10 @@ class MemoryMap {
 };
 
 struct Shape {  // what a producer asks for
-  std::uint64_t capacity, slot_nbytes, page_nbytes;
-  std::uint8_t schema_hash[32];
-  std::uint64_t shared_secret;
-  std::uint8_t policy, sync, checksum;
+  std::uint64_t capacity = 0, slot_nbytes = 0, page_nbytes = 4096;
+  std::uint8_t schema_hash[32] = {};  // all zero: undeclared, and compared with nothing
+  std::uint64_t shared_secret = 0;
+  std::uint8_t policy = kRingBuffer, sync = kSequentialSync, checksum = 0;
 };
 
 struct Sizes {
