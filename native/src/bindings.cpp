@@ -299,13 +299,7 @@ nb::dict report(const Report& r) {
   const Header& h = *r.header;
   const auto get = [](const auto& a) { return a.load(std::memory_order_relaxed); };
   nb::dict counters, d;
-  counters["bytes_written"] = since(h.counters.bytes_written, h.before.bytes_written);
-  counters["aborts"] = since(h.counters.aborts, h.before.aborts);
-  counters["evictions"] = since(h.counters.evictions, h.before.evictions);
-  counters["blocked"] = since(h.counters.blocked, h.before.blocked);
-  counters["blocked_ns"] = since(h.counters.blocked_ns, h.before.blocked_ns);
-  counters["takeovers"] = since(h.counters.takeovers, h.before.takeovers);
-  counters["timeouts"] = since(h.counters.timeouts, h.before.timeouts);
+  for (const Counter& c : kCounters) counters[c.name] = since(h.counters.*c.member, h.before.*c.member);
   nb::list consumers;
   for (const LineReport& l : r.consumers) {
     nb::dict c;

@@ -82,8 +82,8 @@ class Consumer : public Endpoint {
       if (lossless_) check_evicted();
       LABHUB_FAILPOINT(read_validated);
       lose(bad);
+      received_ += want - bad;
       advance(first + want);
-      count(received_, want - bad);
       if (bad < want) return {first + bad, want - bad, take_pending()};
       n = std::max<std::uint64_t>(1, want / 2);
     }
@@ -149,13 +149,12 @@ class Consumer : public Endpoint {
     open_ = false;
     if (lossless_) check_evicted();
     if (intact(cursor_)) {
-      count(received_, 1);
+      ++received_;
       advance(cursor_ + 1);
       return;
     }
     Fault fault = lapped();
-    count(lost_, 1);  // this loss is told here, not with the next batch
-    show();
+    ++lost_;  // this loss is told here, not with the next batch
     advance(cursor_ + 1);
     throw fault;
   }
@@ -241,7 +240,7 @@ class Consumer : public Endpoint {
     enlist();
     const std::uint64_t lost = cursor_ - old + pending_;
     pending_ = 0;
-    count(lost_, cursor_ - old);
+    lost_ += cursor_ - old;
     show();
     throw Fault(Code::evicted, path_ + ": this lossless consumer held up the producer and was evicted; " + str(lost) +
                                " slots are lost, reading goes on at seq " + str(cursor_))
@@ -378,15 +377,13 @@ class Consumer : public Endpoint {
 
   void lose(std::uint64_t n) {
     pending_ += n;
-    count(lost_, n);
+    lost_ += n;
   }
   std::uint64_t take_pending() {
     const std::uint64_t n = pending_;
     pending_ = 0;
-    show();
     return n;
   }
-  static void count(std::uint64_t& counter, std::uint64_t n) { counter += n; }
   void show() const {  // for tools; nobody decides anything by it
     if (CursorLine* l = line()) {
       l->received.store(received_, std::memory_order_relaxed);
@@ -399,6 +396,7 @@ class Consumer : public Endpoint {
     if (!l) return;
     // release: what we read of the slots behind is done before the producer, which loads this with acquire, reuses them
     l->cursor.store(cursor, std::memory_order_release);
+    show();
     LABHUB_FAILPOINT(cursor_stored);
     if (lossless_) notify_producer(header(), cursor);
     LABHUB_FAILPOINT(cursor_notified);

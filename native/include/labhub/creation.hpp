@@ -115,11 +115,14 @@ class Creation {
     c.file = std::make_unique<Descriptor>(fd);
     LABHUB_FAILPOINT(create_opened);
     try {
-      const bool linked = fill(c, free) && ::linkat(dir_.fd, temporary.c_str(), dir_.fd, name_.c_str(), 0) == 0;
+      const bool filled = fill(c, free);  // false: it is being swept away, between open and lock
+      const bool linked = filled && ::linkat(dir_.fd, temporary.c_str(), dir_.fd, name_.c_str(), 0) == 0;
+      if (filled && !linked && errno != EEXIST && errno != ENOENT)  // somebody was faster; it was swept away
+        throw system_fault(errno, "cannot link", path_);
       LABHUB_FAILPOINT(create_linked);
       ::unlinkat(dir_.fd, temporary.c_str(), 0);
       LABHUB_FAILPOINT(create_unlinked);
-      return linked;  // EEXIST: somebody was faster; ENOENT: swept away between open and lock
+      return linked;
     } catch (...) {
       ::unlinkat(dir_.fd, temporary.c_str(), 0);
       throw;
@@ -140,10 +143,11 @@ class Creation {
     if (::fstat(fd, &c.status) != 0) throw system_fault(errno, "cannot inspect", path_);
     c.map = std::make_shared<MemoryMap>(fd, sizes_.total_nbytes, PROT_READ | PROT_WRITE, MAP_POPULATE);
     LABHUB_FAILPOINT(create_mapped);
-    return initialise(*reinterpret_cast<Header*>(c.map->base()));
+    initialise(*reinterpret_cast<Header*>(c.map->base()));
+    return true;
   }
 
-  bool initialise(Header& h) {  // the file is all zeros and nobody else can see it yet
+  void initialise(Header& h) {  // the file is all zeros and nobody else can see it yet
     Geometry& g = h.geometry;
     g.abi = kAbiVersion;
     g.header_nbytes = sizeof(Header);
@@ -168,7 +172,6 @@ class Creation {
     LABHUB_FAILPOINT(create_initialised);
     g.magic.store(kMagic, std::memory_order_release);  // pairs with the acquire load in map_checked
     LABHUB_FAILPOINT(create_finished);
-    return true;
   }
 
   // Remove what creators of this channel left behind when they died, and our own second name if one did between link and

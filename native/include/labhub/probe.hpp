@@ -69,13 +69,7 @@ inline void reset_counters(const std::string& directory, const std::string& name
   const auto keep = [](std::atomic<std::uint64_t>& before, const std::atomic<std::uint64_t>& now) {
     before.store(now.load(std::memory_order_relaxed), std::memory_order_relaxed);
   };
-  keep(h.before.bytes_written, h.counters.bytes_written);
-  keep(h.before.aborts, h.counters.aborts);
-  keep(h.before.evictions, h.counters.evictions);
-  keep(h.before.blocked, h.counters.blocked);
-  keep(h.before.blocked_ns, h.counters.blocked_ns);
-  keep(h.before.takeovers, h.counters.takeovers);
-  keep(h.before.timeouts, h.counters.timeouts);
+  for (const Counter& c : kCounters) keep(h.before.*c.member, h.counters.*c.member);
   for (CursorLine& l : h.lines) {
     keep(l.received_before, l.received);
     keep(l.lost_before, l.lost);

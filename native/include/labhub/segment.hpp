@@ -197,7 +197,8 @@ inline bool compute_sizes(std::uint64_t capacity, std::uint64_t slot_nbytes, std
 
 // Believe a header only after this: everything that later code computes an address from was checked against the size of
 // the file, and nothing was mapped or allocated on the header's word before.
-inline void check_geometry(const Geometry& g, std::uint64_t magic, std::uint64_t file_nbytes, const std::string& path) {
+inline void check_header(const Header& h, std::uint64_t magic, std::uint64_t file_nbytes, const std::string& path) {
+  const Geometry& g = h.geometry;
   const auto refuse = [&](const char* field, const std::string& why) {
     return Fault(Code::incompatible, path + " is not a usable DataBlock segment: " + field + " " + why)
         .with("path", path).with("field", std::string(field));
@@ -218,6 +219,9 @@ inline void check_geometry(const Geometry& g, std::uint64_t magic, std::uint64_t
     throw refuse("payload_offset", "is " + str(g.payload_offset));
   if (g.total_nbytes != file_nbytes || g.capacity * g.stride > file_nbytes - g.payload_offset)
     throw refuse("total_nbytes", "is " + str(g.total_nbytes) + ", the file has " + str(file_nbytes));
+  if (h.identity.policy > kRingBuffer) throw refuse("policy", "is " + str(h.identity.policy));
+  if (h.identity.sync > kSequentialSync) throw refuse("sync_policy", "is " + str(h.identity.sync));
+  if (h.identity.checksum > 2) throw refuse("checksum_policy", "is " + str(h.identity.checksum));
 }
 
 // A mapped segment and the arithmetic on it.
@@ -270,7 +274,7 @@ inline std::shared_ptr<MemoryMap> map_checked(const OpenFile& o, const std::stri
   auto map = std::make_shared<MemoryMap>(o.file->get(), size, protection, extra);
   const auto& h = *reinterpret_cast<Header*>(map->base());
   // acquire: pairs with the release store of magic by the creator, which comes after all of the geometry
-  check_geometry(h.geometry, h.geometry.magic.load(std::memory_order_acquire), size, path);
+  check_header(h, h.geometry.magic.load(std::memory_order_acquire), size, path);
   return map;
 }
 
