@@ -235,7 +235,7 @@ def test_what_is_no_segment(look, private_dirs: Path) -> None:
         segment("directory").mkdir(0o700)
         segment("symlink").symlink_to(segment())
         try:
-            for name, field in (("foreign", "magic"), ("short", "size"), ("fifo", "type"), ("directory", "")):
+            for name, field in (("foreign", "magic"), ("short", "size"), ("fifo", "type"), ("directory", "type")):
                 with pytest.raises(IncompatibleSegment) as caught:
                     look(name)
                 assert caught.value.field == field

@@ -101,10 +101,12 @@ inline void check_name(const std::string& name) {
                                     "letter or digit").with("name", name);
 }
 
+inline Fault not_a(const char* kind, const std::string& path) {
+  return Fault(Code::incompatible, path + " is not a " + kind).with("path", path).with("field", std::string("type"));
+}
+
 inline void check_private(const struct stat& s, bool directory, const std::string& path) {
-  if (directory ? !S_ISDIR(s.st_mode) : !S_ISREG(s.st_mode))
-    throw Fault(Code::incompatible, path + (directory ? " is not a directory" : " is not a regular file"))
-        .with("path", path).with("field", std::string("type"));
+  if (directory ? !S_ISDIR(s.st_mode) : !S_ISREG(s.st_mode)) throw not_a(directory ? "directory" : "regular file", path);
   if (s.st_uid != ::geteuid())
     throw Fault(Code::access, path + " belongs to uid " + str(s.st_uid) + ", not to you (uid " + str(::geteuid()) +
                 "): sharing between users of one machine is not supported").with("path", path);
@@ -257,7 +259,8 @@ struct OpenFile {
 inline OpenFile open_file(const DirectoryHandle& dir, const std::string& name) {
   const int fd = ::openat(dir.fd, name.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   const std::string path = dir.path + "/" + name;
-  if (fd < 0) throw system_fault(errno == EISDIR ? EEXIST : errno, "cannot open the segment", path);
+  if (fd < 0 && (errno == EISDIR || errno == ENXIO)) throw not_a("regular file", path);  // a directory, a socket
+  if (fd < 0) throw system_fault(errno, "cannot open the segment", path);
   OpenFile o;
   o.file = std::make_unique<Descriptor>(fd);
   if (::fstat(fd, &o.status) != 0) throw system_fault(errno, "cannot inspect", path);
