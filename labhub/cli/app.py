@@ -8,6 +8,7 @@ from labhub.cli.broker import app as broker
 from labhub.cli.channels import channels
 from labhub.cli.demo import demo
 from labhub.cli.exits import EXIT_CODES_HELP
+from labhub.cli.register import register
 
 app = typer.Typer(
     name="labhub",
@@ -21,3 +22,6 @@ app = typer.Typer(
 app.add_typer(broker, name="broker")
 app.command(epilog="Example: labhub channels 'pump.*' --json")(channels)
 app.command(epilog="Example: labhub demo --seconds 20")(demo)
+app.command(epilog="Example: labhub register pump.raw --schema \"[('t', '<f8'), ('bar', '<f4')]\" --units t=s,bar=bar")(
+    register
+)

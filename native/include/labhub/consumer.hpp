@@ -49,6 +49,7 @@ class Consumer : public Endpoint {
     if (lossless_) enlist();
     else cursor_ = head();
     place(start);
+    LABHUB_FAILPOINT(register_placed);
   }
   ~Consumer() {
     if (!closed() && !file_->forked()) leave();
@@ -63,7 +64,7 @@ class Consumer : public Endpoint {
   bool producer_alive() const { return !closed() && locked_by_other(file_->get(), kProducerLock); }
 
   // How many slots are unread (at least min_slots); 0 after the timeout; kStreamEnded.
-  std::int64_t wait(std::uint64_t min_slots, std::int64_t timeout_ns, bool until_gone, const Interrupted& i) {
+  std::int64_t wait(std::uint64_t min_slots, std::int64_t timeout_ns, bool until_gone, Interrupted i) {
     InUse guard(*this);
     return wait_unread(min_slots, Deadline(timeout_ns), until_gone, i);
   }
@@ -79,9 +80,10 @@ class Consumer : public Endpoint {
       if (want == 0) break;
       const std::uint64_t bad = copy_valid(first, want, data, headers);
       if (lossless_) check_evicted();
+      LABHUB_FAILPOINT(read_validated);
       lose(bad);
+      received_ += want - bad;
       advance(first + want);
-      count(received_, want - bad);
       if (bad < want) return {first + bad, want - bad, take_pending()};
       n = std::max<std::uint64_t>(1, want / 2);
     }
@@ -107,7 +109,7 @@ class Consumer : public Endpoint {
     return {first + bad, last - first - bad, 0};
   }
 
-  std::int64_t acquire(bool newest, std::int64_t timeout_ns, bool until_gone, const Interrupted& i) {
+  std::int64_t acquire(bool newest, std::int64_t timeout_ns, bool until_gone, Interrupted i) {
     InUse guard(*this);
     if (open_) throw still_open();
     const Deadline deadline(timeout_ns);
@@ -117,6 +119,7 @@ class Consumer : public Endpoint {
       const std::uint64_t seq = newest ? to_newest() : skip_overwritten(head());
       if (segment_->slot(seq).seq.load(std::memory_order_acquire) == complete(seq)) {  // pairs with finish_slot
         open_ = true;
+        LABHUB_FAILPOINT(slot_opened);
         return static_cast<std::int64_t>(seq);
       }
       lose(1);  // overwritten between the two looks
@@ -146,13 +149,12 @@ class Consumer : public Endpoint {
     open_ = false;
     if (lossless_) check_evicted();
     if (intact(cursor_)) {
-      count(received_, 1);
+      ++received_;
       advance(cursor_ + 1);
       return;
     }
     Fault fault = lapped();
-    count(lost_, 1);  // this loss is told here, not with the next batch
-    show();
+    ++lost_;  // this loss is told here, not with the next batch
     advance(cursor_ + 1);
     throw fault;
   }
@@ -186,6 +188,7 @@ class Consumer : public Endpoint {
     const std::uint32_t to = !lossless_ ? kMaxLines : sync == kSequential ? 1 : kMaxLossless;
     for (std::uint32_t k = from; k < to; ++k) {
       if (!try_lock(file_->get(), line_lock(k))) continue;
+      LABHUB_FAILPOINT(line_locked);
       line_ = static_cast<int>(k);
       CursorLine& l = *line();
       generation_ = (l.state.load(std::memory_order_relaxed) >> 2) + 1;  // a dead owner's state is left; ours differs
@@ -195,6 +198,7 @@ class Consumer : public Endpoint {
       l.lost.store(0, std::memory_order_relaxed);
       l.received_before.store(0, std::memory_order_relaxed);
       l.lost_before.store(0, std::memory_order_relaxed);
+      LABHUB_FAILPOINT(line_filled);
       if (!lossless_) l.state.store(line_state(generation_, kActive), std::memory_order_release);  // read by tools
       return;
     }
@@ -209,11 +213,16 @@ class Consumer : public Endpoint {
   void enlist() {
     CursorLine& l = *line();
     l.cursor.store(head(), std::memory_order_relaxed);
+    LABHUB_FAILPOINT(register_cursor_stored);
     l.state.store(line_state(generation_, kActive), std::memory_order_release);  // pairs with scan()
+    LABHUB_FAILPOINT(register_active);
     std::atomic_thread_fence(std::memory_order_seq_cst);                         // pairs with the fence in scan()
+    LABHUB_FAILPOINT(register_fenced);
     cursor_ = head();
     l.cursor.store(cursor_, std::memory_order_release);
+    LABHUB_FAILPOINT(register_cursor_final);
     notify_producer(header(), cursor_);
+    LABHUB_FAILPOINT(register_notified);
   }
 
   bool enlisted() const {
@@ -227,10 +236,11 @@ class Consumer : public Endpoint {
     const std::uint64_t old = cursor_;
     open_ = false;
     ++generation_;
+    LABHUB_FAILPOINT(eviction_noticed);
     enlist();
     const std::uint64_t lost = cursor_ - old + pending_;
     pending_ = 0;
-    count(lost_, cursor_ - old);
+    lost_ += cursor_ - old;
     show();
     throw Fault(Code::evicted, path_ + ": this lossless consumer held up the producer and was evicted; " + str(lost) +
                                " slots are lost, reading goes on at seq " + str(cursor_))
@@ -256,7 +266,7 @@ class Consumer : public Endpoint {
     if (CursorLine* l = line()) l->cursor.store(std::max(cursor_, oldest_held(h)), std::memory_order_release);
   }
 
-  std::int64_t wait_unread(std::uint64_t min_slots, const Deadline& deadline, bool until_gone, const Interrupted& interrupted) {
+  std::int64_t wait_unread(std::uint64_t min_slots, const Deadline& deadline, bool until_gone, Interrupted interrupted) {
     Header& h = header();
     min_slots = std::clamp<std::uint64_t>(min_slots, 1, segment_->capacity);
     const auto unread = [&] {
@@ -290,6 +300,7 @@ class Consumer : public Endpoint {
     // acq_rel: pairs with the exchange in wake_readers. If ours comes later, we see its commit or closed flag just below;
     // if it comes later, it sees our bit and wakes us.
     if (!(w & 1) && !h.data.word.compare_exchange_strong(w, expected_, std::memory_order_acq_rel)) return false;
+    LABHUB_FAILPOINT(wait_bit_set);
     const std::int64_t n = behind(head());
     return (n <= 0 ? 0 : std::min<std::int64_t>(n, static_cast<std::int64_t>(segment_->capacity))) == seen && !ended();
   }
@@ -342,6 +353,7 @@ class Consumer : public Endpoint {
       if (nbytes == size && segment_->stride == size)
         while (k + run < n && (first + k + run) % segment_->capacity && headers[k + run].nbytes == size) ++run;
       racy_copy(data + k * size, segment_->payload(first + k), run == 1 ? nbytes : run * size);
+      LABHUB_FAILPOINT(read_run_copied);
       if (nbytes < size) std::memset(data + k * size + nbytes, 0, size - nbytes);
       k += run;
     }
@@ -365,15 +377,13 @@ class Consumer : public Endpoint {
 
   void lose(std::uint64_t n) {
     pending_ += n;
-    count(lost_, n);
+    lost_ += n;
   }
   std::uint64_t take_pending() {
     const std::uint64_t n = pending_;
     pending_ = 0;
-    show();
     return n;
   }
-  static void count(std::uint64_t& counter, std::uint64_t n) { counter += n; }
   void show() const {  // for tools; nobody decides anything by it
     if (CursorLine* l = line()) {
       l->received.store(received_, std::memory_order_relaxed);
@@ -386,7 +396,10 @@ class Consumer : public Endpoint {
     if (!l) return;
     // release: what we read of the slots behind is done before the producer, which loads this with acquire, reuses them
     l->cursor.store(cursor, std::memory_order_release);
+    show();
+    LABHUB_FAILPOINT(cursor_stored);
     if (lossless_) notify_producer(header(), cursor);
+    LABHUB_FAILPOINT(cursor_notified);
   }
 
   void need_open() const {
@@ -405,7 +418,9 @@ class Consumer : public Endpoint {
     if (CursorLine* l = line()) {
       std::uint64_t mine = line_state(generation_, kActive);
       l->state.compare_exchange_strong(mine, line_state(generation_, kFree), std::memory_order_release);
+      LABHUB_FAILPOINT(leave_freed);
       if (lossless_) notify_producer(header(), cursor_, true);
+      LABHUB_FAILPOINT(leave_notified);
     }
     file_->close();  // drops the line's lock
   }
