@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -67,3 +68,42 @@ def test_a_child_does_not_keep_the_parents_locks_alive() -> None:
     finally:
         os.close(write)
         os.waitpid(pid, 0)
+
+
+def test_a_child_does_not_keep_a_dead_parents_locks_alive(wait_until: Callable[..., None]) -> None:
+    read, write = os.pipe()  # the grandchild lives until we close our end
+    told, tell = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        os.close(write)
+        p, c = open_producer("y", NUMBER), open_consumer("y", NUMBER, mode="lossless")
+        if os.fork() == 0:
+            os.write(tell, b"1")
+            os.read(read, 1)
+            os._exit(0 if p and c else 1)
+        os.read(read, 1)
+        os._exit(1)
+    os.close(read)
+    try:
+        os.read(told, 1)
+        assert _native.probe(segment_directory(), "y")["alive"]
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+        wait_until(lambda: not _native.probe(segment_directory(), "y")["alive"], what="the death of the producer")
+        report = _native.probe(segment_directory(), "y")
+        assert [line["alive"] for line in report["consumers"]] == [False]  # type: ignore[attr-defined]
+        open_producer("y", NUMBER).close()
+    finally:
+        for fd in (write, told, tell):
+            os.close(fd)
+
+
+def test_a_closed_consumer_frees_its_line_although_something_still_refers_to_it() -> None:
+    with open_producer("x", NUMBER, lossless="single") as p:
+        first = open_consumer("x", NUMBER, mode="lossless")
+        p.write(1)
+        first.close()
+        with open_consumer("x", NUMBER, mode="lossless") as second:
+            p.write(2)
+            assert next(second.batches(timeout=1)).data.tolist() == [2]
+        assert first.closed

@@ -144,10 +144,17 @@ struct DirectoryHandle {
 // One mmap. It is unmapped when the last owner lets go, however long after the segment was closed and unlinked.
 class MemoryMap {
  public:
+  // Through a description of its own: a mapping keeps the description that it was made from, and with it the locks there.
+  // They must go when an endpoint is closed, although views of it live on, and when a process dies, although a child that it
+  // forked has inherited the mapping.
   MemoryMap(int fd, std::size_t nbytes, int protection, int extra) : nbytes_(nbytes) {
-    base_ = ::mmap(nullptr, nbytes, protection, MAP_SHARED | extra, fd, 0);
+    const int own = ::open(("/proc/self/fd/" + str(static_cast<std::uint64_t>(fd))).c_str(), O_RDWR | O_CLOEXEC);
+    if (own < 0) throw system_fault(errno == ENOENT ? EIO : errno, "cannot open the segment again through", "/proc/self/fd");
+    base_ = ::mmap(nullptr, nbytes, protection, MAP_SHARED | extra, own, 0);
+    const int error = errno;
+    ::close(own);
     if (base_ == MAP_FAILED)
-      throw system_fault(errno, "cannot map " + str(nbytes) + " bytes of", "the segment");
+      throw system_fault(error, "cannot map " + str(nbytes) + " bytes of", "the segment");
   }
   MemoryMap(const MemoryMap&) = delete;
   ~MemoryMap() { ::munmap(base_, nbytes_); }
