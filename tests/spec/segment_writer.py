@@ -55,11 +55,13 @@ class SegmentWriter:
         schema_hash: bytes = bytes(32),
         sync: int = SEQUENTIAL_SYNC,
         checksum: int = 0,
+        secret: int = 0,
     ) -> None:
         self._directory, self._name = directory, name
         self._capacity, self._slot_nbytes = capacity, slot_nbytes
         self._payload_offset = round_up(HEADER_NBYTES + capacity * LINE, 4096)
         self._total = round_up(self._payload_offset + capacity * stride_of(slot_nbytes), 4096)
+        self._secret = secret
         self._identity = {"schema_hash": schema_hash, "policy": RING_BUFFER, "sync": sync, "checksum": checksum}
         self.took_over = False
         os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -85,6 +87,10 @@ class SegmentWriter:
                 _end(found, REPLACED)
             os.unlink(self._name, dir_fd=place)
             usable = False
+        if usable and found.get("Identity", "shared_secret") != self._secret:
+            found.close()
+            os.close(fd)
+            raise PermissionError("the segment has another shared secret")
         if not usable:
             found.close()
             os.close(fd)
@@ -136,7 +142,7 @@ class SegmentWriter:
     def _fill(self) -> None:
         self.map.put_raw("Identity", "schema_hash", bytes(self._identity["schema_hash"]))  # type: ignore[arg-type]
         self.map.put_raw("Identity", "instance_id", os.urandom(16))
-        for field, value in self._numbers():
+        for field, value in [*self._numbers(), ("shared_secret", self._secret)]:
             self.map.put("Identity", field, value)
         self.map.put("CommitLine", "created_ns", time.time_ns())
         self.map.put("Geometry", "magic", MAGIC)
