@@ -10,6 +10,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from labhub.datablock.consumer import open_consumer
+from labhub.datablock.location import segment_directory
+from labhub.datablock.producer import open_producer
+from labhub.schema import Schema
+
 WORDS = 8
 
 
@@ -24,27 +29,44 @@ def is_whole(payload: bytes, seq: int) -> bool:
 
 
 class RealLabhub:
-    """The parent's side of that process."""
+    """The parent's side of that process. Segments are in the directory that is the parent's at that moment."""
 
     def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self._unanswered = 0
+
+    def revive(self) -> Self:
+        """Start another process if this one is dead."""
+        if self._process.poll() is not None:
+            self._start()
+        return self
 
     def tell(self, do: str, **arguments: Any) -> None:
         """Give a command, and do not wait for its answer."""
         assert self._process.stdin is not None
+        if "name" in arguments:
+            arguments["directory"] = segment_directory()
         self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
         self._process.stdin.flush()
+        self._unanswered += 1
 
     def answer(self) -> Any:
         """Wait for the next answer."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, "the process ended early"
+        self._unanswered -= 1
         return json.loads(line)
 
     def ask(self, do: str, **arguments: Any) -> Any:
+        """Give a command, and wait for its answer; those before it that nobody took are dropped."""
+        while self._unanswered:
+            self.answer()
         self.tell(do, **arguments)
         return self.answer()
 
@@ -57,20 +79,16 @@ class RealLabhub:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.returncode is None:
+        if self._process.poll() is None:
             self._process.communicate(timeout=10)  # the end of its input ends it
 
 
 def main() -> None:
-    from labhub.datablock.consumer import open_consumer
-    from labhub.datablock.producer import open_producer
-    from labhub.schema import Schema
-
     schema = Schema(np.dtype("u8"), (WORDS,))
     held: dict[str, Any] = {}
 
-    def produce(name: str, words: int = WORDS, **how: Any) -> dict[str, Any]:
-        held["p"] = p = open_producer(name, Schema(np.dtype("u8"), (words,)), **how)
+    def produce(name: str, **how: Any) -> dict[str, Any]:
+        held["p"] = p = open_producer(name, schema, **how)
         return {"took_over": p.took_over, "epoch": p.epoch}
 
     def write(n: int, at_once: bool = False) -> int:
@@ -88,8 +106,8 @@ def main() -> None:
             print(json.dumps("open"), flush=True)
             sys.stdin.readline()  # until it is killed
 
-    def consume(name: str, mode: str) -> None:
-        held["c"] = open_consumer(name, schema, mode=mode)
+    def consume(name: str, **how: Any) -> None:
+        held["c"] = open_consumer(name, schema, **how)
 
     commands = {
         "produce": produce,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -16,12 +16,6 @@ from .segment_file import ENDED, HEADER_NBYTES, OPEN, REPLACED, BadSegment, Busy
 from .segment_reader import Evicted, SegmentReader, Slot
 
 PATIENCE = 10.0
-
-
-@pytest.fixture
-def real(private_dirs: object) -> Iterator[RealLabhub]:
-    with RealLabhub() as process:
-        yield process
 
 
 def read_to_the_end(reader: SegmentReader) -> list[Slot]:

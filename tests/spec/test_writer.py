@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 
 import blake3
 import numpy as np
@@ -26,12 +25,6 @@ from .segment_writer import ENFORCED, SegmentWriter
 SCHEMA = Schema(np.dtype("u8"), (WORDS,))
 SLOT_NBYTES = 8 * WORDS
 PATIENCE = 10.0
-
-
-@pytest.fixture
-def real(private_dirs: object) -> Iterator[RealLabhub]:
-    with RealLabhub() as process:
-        yield process
 
 
 def writer(capacity: int = 8, **how: int) -> SegmentWriter:
