@@ -61,6 +61,43 @@ def test_the_slot_exactly_a_ring_behind_is_not_late(real: RealLabhub, capacity: 
     real.ask("close")
 
 
+class Interrupted(SegmentReader):
+    """A reader in the middle of whose first copy something happens."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def _copy(self, seq: int) -> Slot | None:
+        copied = super()._copy(seq)
+        if self.meanwhile is not None:
+            self.meanwhile()
+            self.meanwhile = None
+        return copied
+
+
+def test_what_is_overwritten_after_the_copy_is_lost(real: RealLabhub) -> None:
+    real.ask("produce", name="x", capacity=4)
+    with Interrupted(segment_directory(), "x") as reader:
+        real.ask("write", n=4)
+        reader.meanwhile = lambda: real.ask("write", n=2)
+        assert [s.seq for s in reader.read()] == [2, 3]
+        assert (reader.received, reader.lost, reader.cursor) == (2, 2, 4)
+        assert [s.seq for s in reader.read()] == [4, 5]
+        assert reader.received + reader.lost == 6
+    real.ask("close")
+
+
+def test_a_reader_that_is_evicted_in_mid_copy_believes_nothing_of_it(real: RealLabhub) -> None:
+    real.ask("produce", name="x", capacity=4, timeout=PATIENCE, evict_after=0.02)
+    with Interrupted(segment_directory(), "x", lossless=True) as reader:
+        real.ask("write", n=4)
+        reader.meanwhile = lambda: real.ask("write", n=1)
+        with pytest.raises(Evicted) as caught:
+            reader.read()
+        assert caught.value.lost == reader.lost == reader.cursor == 5
+        assert reader.received == 0
+    real.ask("close")
+
+
 def test_lossless_readers_hold_the_producer_up_and_lose_nothing(real: RealLabhub) -> None:
     real.ask("produce", name="x", capacity=8, timeout=PATIENCE, evict_after=None)
     with SegmentReader(segment_directory(), "x", lossless=True) as one:
@@ -76,6 +113,7 @@ def test_lossless_readers_hold_the_producer_up_and_lose_nothing(real: RealLabhub
                 check(slots, reader, 500)
                 assert reader.lost == 0
             assert [one.line, two.line] == [0, 1]
+            assert one.map.get("SpaceLine", "word") > 0  # the producer was woken, not only patient
         assert real.ask("stats")["blocked"] > 0
         assert real.ask("stats")["consumers"] == 1
     real.ask("close")
