@@ -10,7 +10,7 @@ import msgspec
 
 from labhub import liveness
 from labhub.errors import SegmentAccessError
-from labhub.names import check_name
+from labhub.names import NAME, check_name
 
 
 class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +105,17 @@ def path_of(name: str) -> Path:
         If the name cannot be part of a file name.
     """
     return runtime_directory() / f"broker-{check_name(name, 'broker')}.json"
+
+
+def names() -> list[str]:
+    """Return the names of the brokers that have a connection file, be it a stale one; sorted."""
+    return sorted(path.name.removeprefix("broker-").removesuffix(".json") for path in connection_files())
+
+
+def connection_files() -> list[Path]:
+    """Return the paths in the runtime directory that look like connection files, sorted."""
+    found = runtime_directory().glob("broker-*.json")
+    return sorted(path for path in found if NAME.fullmatch(path.name.removeprefix("broker-").removesuffix(".json")))
 
 
 def find(name: str = "default") -> ConnectionFile | None:
