@@ -10,8 +10,11 @@ from labhub import __version__
 from labhub.cli.broker import app as broker
 from labhub.cli.channels import channels
 from labhub.cli.demo import demo
-from labhub.cli.exits import EXIT_CODES_HELP
+from labhub.cli.exits import EXIT_CODES_HELP, example
+from labhub.cli.info import info
 from labhub.cli.key import app as key
+from labhub.cli.tail import tail
+from labhub.cli.top import top
 
 
 def _show_version(wanted: bool) -> None:
@@ -42,5 +45,8 @@ def labhub(
 
 app.add_typer(broker, name="broker")
 app.add_typer(key, name="key")
-app.command(epilog="Example: labhub channels 'pump.*' --json")(channels)
+app.command(epilog=example("labhub channels 'pump.*' --json"))(channels)
+app.command(epilog=example("labhub top 'pump.*' --interval 0.5"))(top)
+app.command(epilog=example("labhub info pump.pressure"))(info)
+app.command(epilog=example("labhub tail pump.pressure -n 3 --follow"))(tail)
 app.command(epilog="Example: labhub demo --seconds 20")(demo)

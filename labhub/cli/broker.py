@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from labhub.cli.completion import broker_names
-from labhub.cli.exits import EXIT_CODES_HELP, run, write_json
+from labhub.cli.exits import EXIT_CODES_HELP, example, run, write_json
 
 if TYPE_CHECKING:
     from labhub.runtime import ConnectionFile
@@ -39,7 +39,7 @@ app = typer.Typer(
 )
 
 
-@app.command(epilog=f"Example: labhub broker start --name beamline\n\n{EXIT_CODES_HELP}")
+@app.command(epilog=example("labhub broker start --name beamline"))
 def start(name: Name = "default", listen: Listen = DEFAULT_LISTEN, as_json: Json = False) -> None:
     """Start a broker in the background. Harmless if it runs already."""
     from labhub import runtime
@@ -54,7 +54,7 @@ def start(name: Name = "default", listen: Listen = DEFAULT_LISTEN, as_json: Json
     typer.echo(f"broker {name!r} {verb}: pid {running.pid} at {running.endpoint}")
 
 
-@app.command(epilog=f"Example: labhub broker stop\n\n{EXIT_CODES_HELP}")
+@app.command(epilog=example("labhub broker stop"))
 def stop(name: Name = "default", as_json: Json = False) -> None:
     """Stop a broker; returns when it has removed the segments of dead producers. Live channels go on."""
     from labhub.hub import stop_broker
@@ -66,7 +66,7 @@ def stop(name: Name = "default", as_json: Json = False) -> None:
     typer.echo(f"broker {name!r} stopped: pid {stopped.pid}")
 
 
-@app.command(epilog=f"Example: labhub broker status --json\n\n{EXIT_CODES_HELP}")
+@app.command(epilog=example("labhub broker status --json"))
 def status(name: Name = "default", as_json: Json = False) -> None:
     """Show where a broker listens, who it is and what it knows."""
     from labhub.hub import connect, running_broker
@@ -93,7 +93,7 @@ def describe(running: ConnectionFile, channels: list[str]) -> dict[str, Any]:
     return place(running) | {"uptime_s": time.time() - running.start_time, "channels": channels}
 
 
-@app.command("run", epilog=f"Example: labhub broker run --listen tcp://127.0.0.1:0\n\n{EXIT_CODES_HELP}")
+@app.command("run", epilog=example("labhub broker run --listen tcp://127.0.0.1:0"))
 def run_in_foreground(name: Name = "default", listen: Listen = DEFAULT_LISTEN) -> None:
     """Run a broker in this terminal, until Ctrl-C or SIGTERM."""
     import logging
@@ -116,5 +116,5 @@ def announce(endpoint: str, public_key: str) -> None:
 def labhub_broker() -> None:
     """Run the command `labhub-broker`, which is ``labhub broker run``."""
     command = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    command.command(epilog="Example: labhub-broker --listen tcp://127.0.0.1:0")(run_in_foreground)
+    command.command(epilog=example("labhub-broker --listen tcp://127.0.0.1:0"))(run_in_foreground)
     run(command, "labhub-broker")

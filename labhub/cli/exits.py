@@ -18,6 +18,11 @@ EXIT_CODES_HELP = (
 )
 
 
+def example(command: str, codes: str = EXIT_CODES_HELP) -> str:
+    """Return what stands at the end of a command's help: an example and its exit codes."""
+    return f"Example: {command}\n\n{codes}"
+
+
 class ExitCode(IntEnum):
     """Exit codes of every labhub command. 2 is wrong usage and 130 is Ctrl-C, both given by typer."""
 

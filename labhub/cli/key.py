@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from labhub.cli.exits import EXIT_CODES_HELP, write_json
+from labhub.cli.exits import EXIT_CODES_HELP, example, write_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 PassphraseFile = Annotated[
@@ -29,11 +29,6 @@ app = typer.Typer(
     epilog=EXIT_CODES_HELP,
     rich_markup_mode=None,
 )
-
-
-def example(text: str) -> str:
-    """Epilog of a command."""
-    return f"Example: {text}\n\n{EXIT_CODES_HELP}"
 
 
 @app.command(epilog=example("labhub key show"))

@@ -122,7 +122,7 @@ class ChannelInfo:
 
 
 def directory_of(metadata: dict[str, Any]) -> str | None:
-    """Segment directory of a channel; that of the reference level for a producer that did not say, None if elsewhere."""
+    """Segment directory of a channel, None if that is elsewhere; the reference level's if the producer did not say."""
     if "shm_dir" not in metadata:
         return segment_directory()
     return str(metadata["shm_dir"]) if liveness.is_here(metadata) else None

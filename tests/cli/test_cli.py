@@ -12,23 +12,10 @@ import sys
 import pytest
 
 from labhub import runtime
-from labhub.hub import connect, start_broker, stop_broker
+from labhub.hub import connect
 
 ANY_PORT = "tcp://127.0.0.1:0"
 BROKER_COMMAND = [sys.executable, "-c", "from labhub.cli.broker import labhub_broker; labhub_broker()"]
-
-
-def labhub(*words: str, **options) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "labhub.cli", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
-
-
-@pytest.fixture
-def broker():
-    """A broker in a process of its own."""
-    yield start_broker(endpoint=ANY_PORT)
-    if runtime.find_live():
-        stop_broker()
 
 
 @pytest.mark.parametrize(
@@ -42,13 +29,13 @@ def broker():
         (["demo"], "labhub demo --seconds 20"),
     ],
 )
-def test_each_command_has_help_with_an_example(words, example):
+def test_each_command_has_help_with_an_example(words, example, labhub):
     shown = labhub(*words, "--help")
     assert shown.returncode == 0
     assert f"Example: {example}" in shown.stdout
 
 
-def test_help_names_the_exit_codes():
+def test_help_names_the_exit_codes(labhub):
     for words in ([], ["broker"]):
         assert "3 no such broker or channel" in labhub(*words, "--help").stdout
 
@@ -56,27 +43,27 @@ def test_help_names_the_exit_codes():
 @pytest.mark.parametrize(
     "words", [["nonsense"], ["broker", "start", "--port", "1"], ["demo", "--seconds", "0"], ["demo", "--seconds", "x"]]
 )
-def test_wrong_usage_is_2(words):
+def test_wrong_usage_is_2(words, labhub):
     shown = labhub(*words)
     assert shown.returncode == 2
     assert "Traceback" not in shown.stderr
 
 
 @pytest.mark.parametrize("words", [["broker", "stop"], ["broker", "status"], ["channels"], ["channels", "--json"]])
-def test_no_broker_is_3_and_one_line(words):
+def test_no_broker_is_3_and_one_line(words, labhub):
     shown = labhub(*words)
     assert (shown.returncode, shown.stdout) == (3, "")
     assert shown.stderr.startswith("labhub: no broker named 'default' is running; start one with `labhub broker start`")
     assert shown.stderr.count("\n") == 1
 
 
-def test_a_bad_name_is_1_and_one_line():
+def test_a_bad_name_is_1_and_one_line(labhub):
     shown = labhub("broker", "start", "--name", "../x")
     assert shown.returncode == 1
     assert re.fullmatch(r"labhub: '\.\./x' cannot name a broker.*\n", shown.stderr)
 
 
-def test_a_runtime_directory_open_to_others_is_4(private_dirs):
+def test_a_runtime_directory_open_to_others_is_4(private_dirs, labhub):
     (private_dirs / "run").chmod(0o755)
     shown = labhub("channels")
     assert shown.returncode == 4
@@ -84,7 +71,7 @@ def test_a_runtime_directory_open_to_others_is_4(private_dirs):
     (private_dirs / "run").chmod(0o700)
 
 
-def test_the_life_of_a_broker():
+def test_the_life_of_a_broker(labhub):
     started = labhub("broker", "start", "--listen", ANY_PORT)
     assert started.returncode == 0, started.stderr
     pid, endpoint = re.fullmatch(r"broker 'default' started: pid (\d+) at (tcp://\S+)\n", started.stdout).groups()
@@ -103,7 +90,7 @@ def test_the_life_of_a_broker():
     assert runtime.find() is None
 
 
-def test_status_never_shows_a_secret(broker, private_dirs):
+def test_status_never_shows_a_secret(broker, private_dirs, labhub):
     secrets = [path.read_text().split()[1] for path in (private_dirs / "data").glob("*.key")]
     assert len(secrets) == 2
     shown = labhub("broker", "status").stdout + labhub("broker", "status", "--json").stdout
@@ -126,13 +113,13 @@ def test_a_broker_in_the_foreground_prints_the_two_lines_and_ends_on_a_signal(co
     assert runtime.find() is None
 
 
-def test_a_second_broker_in_the_foreground_is_refused(broker):
+def test_a_second_broker_in_the_foreground_is_refused(broker, labhub):
     shown = labhub("broker", "run")
     assert shown.returncode == 1
     assert f"runs already: pid {broker.pid} at {broker.endpoint}" in shown.stderr
 
 
-def test_channels_for_people_and_for_scripts(broker):
+def test_channels_for_people_and_for_scripts(broker, labhub):
     empty = labhub("channels")
     assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", "no channel matches '*'\n")
     assert json.loads(labhub("channels", "--json").stdout) == []
