@@ -10,6 +10,8 @@ from labhub import __version__
 from labhub.cli.broker import app as broker
 from labhub.cli.channels import channels
 from labhub.cli.demo import demo
+from labhub.cli.doctor import EXIT_CODES as DOCTOR_EXIT_CODES
+from labhub.cli.doctor import doctor
 from labhub.cli.exits import EXIT_CODES_HELP, example
 from labhub.cli.info import info
 from labhub.cli.key import app as key
@@ -49,4 +51,5 @@ app.command(epilog=example("labhub channels 'pump.*' --json"))(channels)
 app.command(epilog=example("labhub top 'pump.*' --interval 0.5"))(top)
 app.command(epilog=example("labhub info pump.pressure"))(info)
 app.command(epilog=example("labhub tail pump.pressure -n 3 --follow"))(tail)
+app.command(epilog=example("labhub doctor --fix", DOCTOR_EXIT_CODES))(doctor)
 app.command(epilog="Example: labhub demo --seconds 20")(demo)
