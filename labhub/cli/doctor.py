@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,9 +46,19 @@ def doctor(
 
 
 def show(finding: Finding) -> None:
-    """Print one finding, in two lines if there is something to do about it."""
+    """Print one finding, and below it what to do about it, if there is something."""
     label = finding.outcome or finding.severity
     colour = COLOUR["ok" if finding.outcome == "removed" else finding.severity]
-    typer.echo(typer.style(f"{label:<8}", fg=colour) + f"{finding.check}: {finding.subject}: {finding.what}")
+    text = f"{finding.check}: {finding.subject}: {finding.what}"
+    typer.echo(typer.style(f"{label:<8}", fg=colour) + indented(text))
     if finding.fix and finding.outcome != "removed" and finding.severity != "ok":
         typer.echo(f"{'':<8}fix: {finding.fix}")
+
+
+def indented(text: str) -> str:
+    """Wrap a text for the terminal, its further lines indented; elsewhere a finding stays one line, for grep."""
+    if not sys.stdout.isatty():
+        return text
+    width = max(40, shutil.get_terminal_size().columns - 8)
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return "\n        ".join(lines)

@@ -65,10 +65,6 @@ class Brokers:
         yield from self._ask(broker)
 
     def _ask(self, broker: ConnectionFile) -> Iterator[Finding]:
-        if psutil.Process(broker.pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
-            what = f"does not answer: its process {broker.pid} is stopped"
-            yield Finding(CHECK, "problem", broker.name, what, command("kill", "-CONT", str(broker.pid)))
-            return
         try:
             read_key(CLIENT_KEY)
             entries = _entries(broker)
@@ -76,11 +72,8 @@ class Brokers:
             what = "runs, but this user's client key is gone (or LABHUB_DATA_DIR differs); a new one is not let in"
             yield Finding(CHECK, "problem", broker.name, what, _restart(broker.name))
             return
-        except AuthenticationError as error:
-            yield Finding(CHECK, "problem", broker.name, f"keys do not match: {error}", _restart(broker.name))
-            return
         except LabHubError as error:
-            yield Finding(CHECK, "problem", broker.name, f"does not answer: {error}", _restart(broker.name))
+            yield _silent(broker, error)
             return
         for entry in entries:
             self.registered[str(entry.metadata.get("instance_id"))] = entry.channel_name
@@ -88,6 +81,21 @@ class Brokers:
                 what = f"its producer, process {entry.producer_pid}, lives but is silent: stopped, or very busy"
                 fix = command("kill", "-CONT", str(entry.producer_pid))
                 yield Finding("channels", "note", entry.channel_name, what, fix)
+
+
+def _silent(broker: ConnectionFile, error: LabHubError) -> Finding:
+    if _is_stopped(broker.pid):
+        what = f"does not answer: its process {broker.pid} is stopped"
+        return Finding(CHECK, "problem", broker.name, what, command("kill", "-CONT", str(broker.pid)))
+    why = "keys do not match" if isinstance(error, AuthenticationError) else "does not answer"
+    return Finding(CHECK, "problem", broker.name, f"{why}: {error}", _restart(broker.name))
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    except psutil.Error:
+        return False
 
 
 def _entries(broker: ConnectionFile) -> list[ChannelEntry]:

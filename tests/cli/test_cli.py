@@ -8,36 +8,70 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from labhub import runtime
+from labhub import __version__, runtime
 from labhub.hub import connect
 
 ANY_PORT = "tcp://127.0.0.1:0"
 BROKER_COMMAND = [sys.executable, "-c", "from labhub.cli.broker import labhub_broker; labhub_broker()"]
 
 
-@pytest.mark.parametrize(
-    ("words", "example"),
-    [
-        (["broker", "start"], "labhub broker start --name"),
-        (["broker", "stop"], "labhub broker stop"),
-        (["broker", "status"], "labhub broker status --json"),
-        (["broker", "run"], "labhub broker run --listen"),
-        (["channels"], "labhub channels 'pump.*' --json"),
-        (["demo"], "labhub demo --seconds 20"),
-    ],
-)
-def test_each_command_has_help_with_an_example(words, example, labhub):
-    shown = labhub(*words, "--help")
+EXAMPLES = {
+    "broker start": "labhub broker start --name",
+    "broker stop": "labhub broker stop",
+    "broker status": "labhub broker status --json",
+    "broker run": "labhub broker run --listen",
+    "channels": "labhub channels 'pump.*' --json",
+    "top": "labhub top 'pump.*' --interval 0.5",
+    "info": "labhub info pump.pressure",
+    "tail": "labhub tail pump.pressure -n 3 --follow",
+    "doctor": "labhub doctor --fix",
+    "key show": "labhub key show",
+    "key list": "labhub key list --json",
+    "key enroll": "labhub key enroll 'PUBLIC_KEY' --comment",
+    "key revoke": "labhub key revoke 'PUBLIC_KEY'",
+    "key export": "labhub key export my.key",
+    "key import": "labhub key import my.key",
+    "demo": "labhub demo --seconds 20",
+}
+
+
+@pytest.mark.parametrize("words", EXAMPLES)
+def test_each_command_has_help_with_an_example_and_its_exit_codes(words, labhub):
+    shown = labhub(*words.split(), "--help")
     assert shown.returncode == 0
-    assert f"Example: {example}" in shown.stdout
+    text = " ".join(shown.stdout.split())
+    assert f"Example: {EXAMPLES[words]}" in text
+    assert "Exit codes: 0 " in text
+    assert "130 interrupted" in text
+
+
+def test_no_command_is_left_out_of_the_help_and_of_the_page(labhub):
+    from labhub.cli.app import app
+
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    groups = {group.name: group.typer_instance for group in app.registered_groups} | {"": app}
+    names = {
+        f"{group} {command.name or command.callback.__name__}".strip()
+        for group, typer in groups.items()
+        for command in typer.registered_commands
+    }
+    assert names >= set(EXAMPLES)
+    for name in names:
+        assert f"labhub {name}" in page, name
 
 
 def test_help_names_the_exit_codes(labhub):
-    for words in ([], ["broker"]):
-        assert "3 no such broker or channel" in labhub(*words, "--help").stdout
+    for words in ([], ["broker"], ["key"]):
+        assert "3 no such broker or channel" in " ".join(labhub(*words, "--help").stdout.split())
+
+
+def test_the_version(labhub):
+    shown = labhub("--version")
+    assert (shown.returncode, shown.stdout) == (0, f"labhub {__version__}\n")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +83,9 @@ def test_wrong_usage_is_2(words, labhub):
     assert "Traceback" not in shown.stderr
 
 
-@pytest.mark.parametrize("words", [["broker", "stop"], ["broker", "status"], ["channels"], ["channels", "--json"]])
+@pytest.mark.parametrize(
+    "words", [["broker", "stop"], ["broker", "status"], ["channels", "--json"], ["top"], ["tail", "x"], ["info", "x"]]
+)
 def test_no_broker_is_3_and_one_line(words, labhub):
     shown = labhub(*words)
     assert (shown.returncode, shown.stdout) == (3, "")
@@ -85,9 +121,15 @@ def test_the_life_of_a_broker(labhub):
     assert re.search(rf"endpoint +{endpoint}\n", text)
     assert re.search(r"channels +none\n", text)
 
+    running = runtime.find_live()
+    started = json.loads(labhub("broker", "start", "--json").stdout)
+    place = {"name": "default", "endpoint": endpoint, "public_key": running.public_key, "pid": int(pid)}
+    assert started == place | {"started": False}
     stopped = labhub("broker", "stop")
     assert (stopped.returncode, stopped.stdout) == (0, f"broker 'default' stopped: pid {pid}\n")
     assert runtime.find() is None
+    assert json.loads(labhub("broker", "start", "--listen", ANY_PORT, "--json").stdout)["started"] is True
+    assert json.loads(labhub("broker", "stop", "--json").stdout)["stopped"] is True
 
 
 def test_status_never_shows_a_secret(broker, private_dirs, labhub):
