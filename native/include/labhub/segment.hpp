@@ -275,11 +275,11 @@ inline std::shared_ptr<MemoryMap> map_checked(const OpenFile& o, const std::stri
     throw Fault(Code::incompatible, path + " is too short for a DataBlock segment (" + str(size) + " bytes)")
         .with("path", path).with("field", std::string("size"));
   // Looked at before anything is mapped: to populate the map of a sparse file means to allocate all of it.
-  alignas(Geometry) std::uint8_t first[sizeof(Geometry)];
+  alignas(Header) std::uint8_t first[sizeof(Header)];
   if (::pread(o.file->get(), first, sizeof first, 0) != static_cast<ssize_t>(sizeof first))
     throw system_fault(errno, "cannot read the header of", path);
-  const auto& early = *reinterpret_cast<const Geometry*>(first);
-  check_geometry(early, early.magic.load(std::memory_order_relaxed), size, path);
+  const auto& early = *reinterpret_cast<const Header*>(first);
+  check_header(early, early.geometry.magic.load(std::memory_order_relaxed), size, path);
   auto map = std::make_shared<MemoryMap>(o.file->get(), size, protection, extra);
   const auto& h = *reinterpret_cast<Header*>(map->base());
   // acquire: pairs with the release store of magic by the creator, which comes after all of the geometry
