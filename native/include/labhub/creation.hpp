@@ -17,7 +17,9 @@ struct Claimed {  // a segment whose producer lock we hold
 inline void end_stream(Header& h, Closed how) {
   h.owner.closed.store(how, std::memory_order_release);  // pairs with the acquire loads in wait()
   LABHUB_FAILPOINT(end_flag_stored);
-  wake_readers(h, h.commit.commit.load(std::memory_order_relaxed));
+  // With a head that nobody expects. With the true one, a reader that sets the waiters bit just after this exchange, before
+  // it sees the flag, would restore the very word on which another one, past its look at the flag, is about to sleep.
+  wake_readers(h, h.commit.commit.load(std::memory_order_relaxed) + (std::uint64_t{1} << 30));
   LABHUB_FAILPOINT(end_readers_woken);
   wake_producer(h);
   LABHUB_FAILPOINT(end_producer_woken);

@@ -136,6 +136,7 @@ class Producer : public Endpoint {
     h.space.producer_waiting.store(0, std::memory_order_relaxed);
     add(h.counters.takeovers, 1);
     publish(head_);
+    futex_wake(h.data.word);  // whatever the bit says: the dead one may have taken it and not come to its wake
   }
 
   void finish() {  // the lock goes last: as long as we hold it, the path cannot lead to a successor's file

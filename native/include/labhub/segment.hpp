@@ -150,7 +150,7 @@ class MemoryMap {
  public:
   MemoryMap(int fd, std::size_t nbytes, int protection, int extra) : nbytes_(nbytes) {
     const int own = ::open(("/proc/self/fd/" + str(static_cast<std::uint64_t>(fd))).c_str(), O_RDWR | O_CLOEXEC);
-    if (own < 0) throw system_fault(errno, "cannot open", "the segment once more through /proc/self/fd");
+    if (own < 0) throw system_fault(errno == ENOENT ? EIO : errno, "cannot open the segment again through", "/proc/self/fd");
     base_ = ::mmap(nullptr, nbytes, protection, MAP_SHARED | extra, own, 0);
     const int error = errno;
     ::close(own);
@@ -274,6 +274,12 @@ inline std::shared_ptr<MemoryMap> map_checked(const OpenFile& o, const std::stri
   if (size < sizeof(Header))
     throw Fault(Code::incompatible, path + " is too short for a DataBlock segment (" + str(size) + " bytes)")
         .with("path", path).with("field", std::string("size"));
+  // Looked at before anything is mapped: to populate the map of a sparse file means to allocate all of it.
+  alignas(Header) std::uint8_t first[sizeof(Header)];
+  if (::pread(o.file->get(), first, sizeof first, 0) != static_cast<ssize_t>(sizeof first))
+    throw system_fault(errno, "cannot read the header of", path);
+  const auto& early = *reinterpret_cast<const Header*>(first);
+  check_header(early, early.geometry.magic.load(std::memory_order_relaxed), size, path);
   auto map = std::make_shared<MemoryMap>(o.file->get(), size, protection, extra);
   const auto& h = *reinterpret_cast<Header*>(map->base());
   // acquire: pairs with the release store of magic by the creator, which comes after all of the geometry
