@@ -6,10 +6,10 @@ SECONDS_OF_DEMO ?= 20
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SOURCES = pyproject.toml $(shell find native -type f)
 
-.PHONY: help demo test quick check format clean
+.PHONY: help demo test quick check bench-core format clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.built  ## real sensors, a heartbeat and a camera-sized stream, live in this terminal
 	$(VENV)/bin/labhub demo --seconds $(SECONDS_OF_DEMO)
@@ -29,6 +29,9 @@ check: $(VENV)/.built  ## style, types and layers
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+bench-core: $(VENV)/.built  ## what a slot costs in Python, a scan in instructions, a discovery in milliseconds
+	for name in per_slot scan discovery; do $(VENV)/bin/python benchmarks/$$name.py || exit 1; done
 
 format: $(VENV)/.built  ## rewrite the sources in the house format
 	$(VENV)/bin/ruff check --fix .

@@ -5,7 +5,8 @@ zero waits for ever and zero does not wait. Every blocking call releases the GIL
 classes of `labhub.errors`, mapped by one table.
 """
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,16 @@ class Mapping:
     def nbytes(self) -> int: ...
     def payload(self) -> NDArray[np.uint8]:
         """Whole payload, shape (capacity * stride,); read-only for consumers. Its base is this mapping."""
+
+class Writer:
+    """The short way to write what is one slot as it stands; made by `Producer.writer`."""
+
+    def write(self, value: object, /) -> int | None:
+        """Write one slot; its seq, or None, and nothing written, if the value must be converted first.
+
+        That is unless it is a C-contiguous buffer whose attribute ``dtype`` is the very object that the writer was made
+        with, of its shape; or ``bytes``, if it is raw. Raises as `Producer.write`.
+        """
 
 class Producer:
     """The one writer of a segment; creates it, takes a dead producer's over, or replaces a dead one that differs.
@@ -77,6 +88,8 @@ class Producer:
         A timestamp of 0 means now. Raises BackpressureTimeout (pid, lag), ClosedError, ConcurrentUseError,
         ForkedProcessError, InvalidArgument.
         """
+    def writer(self, dtype: object, shape: tuple[int, ...], raw: bool, timeout_ns: int, evict_after_ns: int) -> Writer:
+        """Make the short way for slots of one dtype and shape; with `raw`, also for ``bytes`` of up to a slot."""
     def write_many(self, data: object, timeout_ns: int, evict_after_ns: int) -> int:
         """Write a contiguous buffer of k * slot_nbytes bytes as k slots; the number written.
 
@@ -91,6 +104,12 @@ class Producer:
         """Close the open slot without publishing it; the seq is used again. No-op when none is open."""
     def close(self) -> None:
         """Mark the segment closed, wake everybody, unlink it (if still ours), drop the lock. Idempotent."""
+
+class Views:
+    """An iteration over slots in place; see `Consumer.views`."""
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> NDArray[Any]: ...
 
 class Consumer:
     """A reader of a segment.
@@ -188,6 +207,14 @@ class Consumer:
 
         Skipped slots count as lost when `newest` skips them. Raises Evicted, ConcurrentUseError when one is open.
         """
+    def views(
+        self, cached: list[NDArray[Any] | None], make: Callable[[int], NDArray[Any]], newest: bool, timeout_ns: int
+    ) -> Views:
+        """Iterate over slots in place, one call for each: release the open slot, open the next, return its view.
+
+        The views are kept in `cached`, by index in the ring; `make(index)` makes those that are still None. Raises
+        TimeoutExpired, and at the step after the slot Lapped or Evicted. Leaving the iteration releases its slot.
+        """
     def header(self) -> bytes:
         """SLOT_HEADER_NBYTES bytes of the open slot, validated; field seq is its index. Raises Lapped, Evicted."""
     def valid(self) -> bool:
@@ -197,6 +224,9 @@ class Consumer:
     def seek(self, seq: int) -> None:
         """Move the cursor of a lossy consumer; START_* are understood. Nothing is counted as lost."""
     def close(self) -> None: ...
+
+def nothing() -> None:
+    """Do nothing: an empty call, the unit in which the benchmarks give the cost of the others."""
 
 def probe(directory: str, name: str) -> dict[str, object]:
     """What a segment says, without touching it.

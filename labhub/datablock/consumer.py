@@ -56,6 +56,7 @@ class DataBlockConsumer:
         self.schema = schema
         self.mode: Mode = mode
         self._views: dict[int, NDArray[Any]] = {}
+        self._in_place: list[NDArray[Any] | None] = []  # the same, by index, for `views`
         self._ready: list[Batch] = []  # read, but not handed out yet
         self._untold = 0  # lost, but in no batch yet
         self._finalize = weakref.finalize(self, native.close)
@@ -270,6 +271,35 @@ class DataBlockConsumer:
         """
         nanoseconds(timeout)
         return ReadSlot(self, timeout)
+
+    def views(self, timeout: float | None = None) -> _native.Views:
+        """Iterate over the slots in place: the fastest way through a channel, one slot at a time.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            How long to wait for each slot (in seconds); None waits for ever.
+
+        Returns
+        -------
+        iterator of ndarray of shape slot_shape
+            The slots themselves, read-only, in shared memory; `cursor` is the seq of the current one. Each is released
+            when the next is asked for, or the loop is left. The iteration ends with the stream.
+
+        Raises
+        ------
+        Lapped, Evicted
+            Instead of the next slot, if the one before was overwritten meanwhile: discard what it showed.
+        TimeoutExpired
+
+        Examples
+        --------
+        >>> for frame in consumer.views(timeout=1):  # doctest: +SKIP
+        ...     total += frame.sum()
+        """
+        if not self._in_place:
+            self._in_place = [None] * self.capacity
+        return self._native.views(self._in_place, self._view, self.mode == "latest", nanoseconds(timeout))
 
     def acquire_consume_slot(self, timeout_ms: int) -> ConsumeHandle | None:
         """Read the next slot, or the newest unseen one of a LATEST_ONLY segment (reference level).

@@ -70,12 +70,12 @@ class DataBlockProducer:
         self.directory = directory
         self.policy = policy
         self.sync_policy = sync_policy
-        self.timeout = timeout
-        self.evict_after = evict_after
         self._dtype = schema.dtype
         self._shape = schema.shape
         self._plain_bytes = schema == Schema.raw(schema.slot_nbytes)
-        self._direct = _exports_buffer(schema.dtype)
+        self._evict_after_ns = nanoseconds(evict_after, "evict_after")
+        self.timeout = timeout
+        self.evict_after = evict_after
         self._views: dict[int, NDArray[Any]] = {}
         self._finalize = weakref.finalize(self, native.close)
 
@@ -101,12 +101,14 @@ class DataBlockProducer:
             If a lossless consumer held the ring full for longer than `timeout`; nothing was written then.
         ClosedError, ConcurrentUseError, ForkedProcessError
         """
-        if type(record) is np.ndarray and record.dtype is self._dtype and record.shape == self._shape and self._direct:
-            if record.flags.c_contiguous:
-                return self._native.write(record, self._timeout_ns, self._evict_after_ns)
-        elif self._plain_bytes and isinstance(record, bytes | bytearray | memoryview):
-            return self._native.write(record, self._timeout_ns, self._evict_after_ns)
-        return self._native.write(as_bytes(as_slot(record, self.schema)), self._timeout_ns, self._evict_after_ns)
+        seq = self._put(record)
+        return self._write_converted(record) if seq is None else seq
+
+    def _write_converted(self, record: object) -> int:
+        """Write a record that is not one slot as it stands."""
+        if not (self._plain_bytes and isinstance(record, bytes | bytearray | memoryview)):
+            record = as_bytes(as_slot(record, self.schema))
+        return self._native.write(record, self._timeout_ns, self._evict_after_ns)
 
     def write_many(self, records: object) -> int:
         """Write many slots at once.
@@ -185,6 +187,7 @@ class DataBlockProducer:
     def timeout(self, seconds: float | None) -> None:
         self._timeout_ns = nanoseconds(seconds)
         self._timeout = seconds
+        self._new_put()
 
     @property
     def evict_after(self) -> float | None:
@@ -195,6 +198,13 @@ class DataBlockProducer:
     def evict_after(self, seconds: float | None) -> None:
         self._evict_after_ns = nanoseconds(seconds, "evict_after")
         self._evict_after = seconds
+        self._new_put()
+
+    def _new_put(self) -> None:
+        """Make the short way of `write`, which keeps the patience with the layout."""
+        self._put = self._native.writer(
+            self._dtype, self._shape, self._plain_bytes, self._timeout_ns, self._evict_after_ns
+        ).write
 
     def stats(self) -> dict[str, int]:
         """Return the counters of the segment.
@@ -375,15 +385,6 @@ class WriteHandle:
 def as_flat(view: NDArray[Any]) -> NDArray[np.uint8]:
     """Return the bytes of a contiguous view, without a copy."""
     return view.reshape(-1).view(np.uint8)
-
-
-def _exports_buffer(dtype: np.dtype[Any]) -> bool:
-    """Whether arrays of the dtype have the buffer interface; datetimes have not."""
-    try:
-        memoryview(np.empty((), dtype))  # type: ignore[arg-type]  # numpy's stubs do not know the buffer protocol
-    except (ValueError, BufferError):
-        return False
-    return True
 
 
 def open_producer(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from labhub import Schema, _native, liveness
@@ -12,11 +15,15 @@ from labhub.datablock.location import segment_directory
 from labhub.datablock.producer import open_producer
 from labhub.errors import IncompatibleSegment, InvalidArgument, SchemaMismatch
 from labhub.hub import connect
-from tests.cli.test_cli import labhub
+from tests.cpp.conftest import run
 from tests.crash.children import Child
 
 FIELDS = "[('t', '<f8'), ('x', '<f4')]"
 POINT = Schema.infer(dtype=[("t", "<f8"), ("x", "<f4")])
+
+
+def labhub(*words: str) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, "-m", "labhub.cli", *words, seconds=60)
 
 
 def undeclared(slot_nbytes: int, name: str = "x") -> _native.Producer:

@@ -122,19 +122,14 @@ class Consumer : public Endpoint {
   std::int64_t acquire(bool newest, std::int64_t timeout_ns, bool until_gone, Interrupted i) {
     InUse guard(*this);
     if (open_) throw still_open();
-    const Deadline deadline(timeout_ns);
-    for (;;) {
-      const std::int64_t unread = wait_unread(1, deadline, until_gone, i);
-      if (unread <= 0) return unread == 0 ? kTimedOut : kStreamEnded;
-      const std::uint64_t seq = newest ? to_newest() : skip_overwritten(head());
-      if (segment_->slot(seq).seq.load(std::memory_order_acquire) == complete(seq)) {  // pairs with finish_slot
-        open_ = true;
-        LABHUB_FAILPOINT(slot_opened);
-        return static_cast<std::int64_t>(seq);
-      }
-      lose(1);  // overwritten between the two looks
-      advance(seq + 1);
-    }
+    return open_slot(newest, Deadline(timeout_ns), until_gone, i);
+  }
+
+  // One step of an iteration in place: release the open slot, if there is one, and open the next.
+  std::int64_t step(bool newest, std::int64_t timeout_ns, Interrupted i) {
+    InUse guard(*this);
+    if (open_) release_slot();
+    return open_slot(newest, Deadline(timeout_ns), false, i);
   }
 
   bool valid() {
@@ -150,25 +145,14 @@ class Consumer : public Endpoint {
     copy_header(cursor_, h);
     const bool good = intact(cursor_);
     if (lossless_) check_evicted();  // after the look at seq: who is overwritten was evicted before
-    if (!good) throw lapped();
+    if (!good) throw lapped(cursor_);
     return h;
   }
 
   void release() {
     InUse guard(*this);
     need_open();
-    open_ = false;
-    const bool good = intact(cursor_);
-    if (lossless_) check_evicted();  // after the look at seq: who is overwritten was evicted before
-    if (good) {
-      ++received_;
-      advance(cursor_ + 1);
-      return;
-    }
-    Fault fault = lapped();
-    ++lost_;  // this loss is told here, not with the next batch
-    advance(cursor_ + 1);
-    throw fault;
+    release_slot();
   }
 
   void seek(std::int64_t start) {
@@ -320,6 +304,30 @@ class Consumer : public Endpoint {
     return (n <= 0 ? 0 : std::min<std::int64_t>(n, static_cast<std::int64_t>(segment_->capacity))) == seen && !ended();
   }
 
+  std::int64_t open_slot(bool newest, const Deadline& deadline, bool until_gone, Interrupted i) {
+    for (;;) {
+      const std::int64_t unread = wait_unread(1, deadline, until_gone, i);
+      if (unread <= 0) return unread == 0 ? kTimedOut : kStreamEnded;
+      const std::uint64_t seq = newest ? to_newest() : skip_overwritten(head());
+      if (segment_->slot(seq).seq.load(std::memory_order_acquire) == complete(seq)) {  // pairs with finish_slot
+        open_ = true;
+        LABHUB_FAILPOINT(slot_opened);
+        return static_cast<std::int64_t>(seq);
+      }
+      lose(1);  // overwritten between the two looks
+      advance(seq + 1);
+    }
+  }
+
+  void release_slot() {
+    open_ = false;
+    const bool whole = intact(cursor_);
+    if (lossless_) check_evicted();  // after the look at seq: who is overwritten was evicted before
+    ++(whole ? received_ : lost_);  // this loss is told here, not with the next batch
+    advance(cursor_ + 1);
+    if (!whole) throw lapped(cursor_ - 1);
+  }
+
   // A lossy reader more than a ring behind jumps; one that is exactly a ring behind is not late yet: its slot can be read
   // until its seq turns odd, which the seq check finds out.
   std::uint64_t skip_overwritten(std::uint64_t h) {
@@ -423,9 +431,9 @@ class Consumer : public Endpoint {
   Fault still_open() const {
     return Fault(Code::concurrent, "a slot of " + path_ + " is still open; release it first");
   }
-  Fault lapped() const {
-    return Fault(Code::lapped, path_ + ": slot " + str(cursor_) + " was overwritten while it was in use; discard what you "
-                               "read of it").with("seq", static_cast<std::int64_t>(cursor_));
+  Fault lapped(std::uint64_t seq) const {
+    return Fault(Code::lapped, path_ + ": slot " + str(seq) + " was overwritten while it was in use; discard what you read "
+                               "of it").with("seq", static_cast<std::int64_t>(seq));
   }
 
   void leave() {

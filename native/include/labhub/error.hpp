@@ -13,7 +13,7 @@ namespace labhub {
 
 enum class Code {
   invalid_argument, invalid_name, incompatible, version, token, access, space, not_found, busy, schema,
-  backpressure, lapped, evicted, producer_gone, closed, concurrent, forked, interrupted
+  backpressure, lapped, evicted, producer_gone, closed, concurrent, forked, timed_out, interrupted
 };
 
 struct Fault : std::exception {

@@ -1,6 +1,7 @@
 // The one writer of a channel: claim a slot, write it, commit it; wait for lossless consumers, but not for ever.
 #pragma once
 
+#include <optional>
 #include <type_traits>
 
 #include "creation.hpp"
@@ -35,13 +36,6 @@ class Producer : public Endpoint {
   bool claimed() const { return claimed_; }
   std::uint32_t epoch() const { return epoch_; }
 
-  // Whether the next claim will not wait.
-  bool ready() {
-    InUse guard(*this);
-    if (room() == 0) scan();
-    return room() > 0;
-  }
-
   std::uint64_t claim(const Patience& p, Interrupted i) {
     InUse guard(*this);
     return open_slot(p, i);
@@ -68,14 +62,15 @@ class Producer : public Endpoint {
   std::uint64_t write(const std::uint8_t* data, std::uint64_t nbytes, const Patience& p, std::int64_t timestamp_ns,
                       Interrupted i) {
     InUse guard(*this);
-    if (nbytes > segment_->slot_nbytes) throw too_large(nbytes);
-    open_slot(p, i);
-    std::memcpy(segment_->payload(head_), data, nbytes);
-    LABHUB_FAILPOINT(payload_written);
-    finish_slot(head_, nbytes, timestamp_ns, nullptr);
-    claimed_ = false;
-    publish(head_ + 1);
-    return head_ - 1;
+    return put(data, nbytes, p, timestamp_ns, i);
+  }
+
+  // The same if that need not wait; nothing if it would have to.
+  std::optional<std::uint64_t> try_write(const std::uint8_t* data, std::uint64_t nbytes, std::int64_t timestamp_ns) {
+    InUse guard(*this);
+    if (room() == 0) scan();
+    if (room() == 0) return std::nullopt;
+    return put(data, nbytes, {}, timestamp_ns, nullptr);
   }
 
   // A record of a plain type, for C++ producers; the slot's time is now.
@@ -177,6 +172,17 @@ class Producer : public Endpoint {
     LABHUB_FAILPOINT(claim_odd);
     claimed_ = true;
     return head_;
+  }
+
+  std::uint64_t put(const std::uint8_t* data, std::uint64_t nbytes, const Patience& p, std::int64_t timestamp_ns, Interrupted i) {
+    if (nbytes > segment_->slot_nbytes) throw too_large(nbytes);
+    open_slot(p, i);
+    std::memcpy(segment_->payload(head_), data, nbytes);
+    LABHUB_FAILPOINT(payload_written);
+    finish_slot(head_, nbytes, timestamp_ns, nullptr);
+    claimed_ = false;
+    publish(head_ + 1);
+    return head_ - 1;
   }
 
   std::int64_t now_ns() { return last_ns_ = std::max(last_ns_, monotonic_ns() + clock_offset_ns_); }

@@ -1,0 +1,23 @@
+// A full ring and CONSUMERS lossless readers that do not read: each try_write is one scan of the cursor lines.
+#include <cstdlib>
+#include <memory>
+
+#include "labhub/consumer.hpp"
+#include "labhub/producer.hpp"
+
+using namespace labhub;
+
+int main(int n, char** words) {
+  if (n != 4) return 2;
+  Shape shape;
+  shape.capacity = 8;
+  shape.slot_nbytes = 64;
+  Producer producer(words[1], "scan", shape);
+  std::vector<std::unique_ptr<Consumer>> consumers;
+  for (int k = std::atoi(words[2]); k > 0; --k)
+    consumers.push_back(std::make_unique<Consumer>(words[1], "scan", true, kStartNewest));
+  const std::uint8_t slot[64] = {};
+  while (producer.try_write(slot, sizeof slot, 0)) continue;
+  for (int k = std::atoi(words[3]); k > 0; --k)
+    if (producer.try_write(slot, sizeof slot, 0)) return 1;
+}
