@@ -6,7 +6,7 @@ SECONDS_OF_DEMO ?= 20
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SOURCES = pyproject.toml $(shell find native -type f)
 
-.PHONY: help demo test quick check format clean
+.PHONY: help demo test quick check verify format clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ check: $(VENV)/.built  ## style, types and layers
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+verify: $(VENV)/.built  ## models, weak-memory simulation, sanitizers and fuzzing, with every sown fault found (5 minutes)
+	$(VENV)/bin/python -m verification.run $(VERIFY_FLAGS)
 
 format: $(VENV)/.built  ## rewrite the sources in the house format
 	$(VENV)/bin/ruff check --fix .
