@@ -225,7 +225,7 @@ def native_checks(clang: str) -> Iterator[Check]:
     tsan = "the same, a mapping for each side"
     yield check("native/ring-tsan-two", tsan, "ring", "tsan", ["two", "20000"], [])
     yield check("native/ring-asan", "the same: AddressSanitizer, UBSan", "ring", "asan", ["two", "20000"], [])
-    yield check("native/ring", "the same, at full speed", "ring", "plain", ["two", "100000"], mutants.LOGIC)
+    yield check("native/ring", "the same, at full speed", "ring", "plain", ["two", "50000"], mutants.LOGIC)
     fuzz = "broken segments: ASan, UBSan, nothing but Fault"
     yield check("native/header-fuzz", fuzz, "header_fuzz", "asan", ["100000"], mutants.TRUST)
 

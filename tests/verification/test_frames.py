@@ -1,4 +1,4 @@
-"""A short run of the frame fuzz; `make verify` sends a hundred thousand messages and proves that each sown fault is found."""
+"""A short run of the frame fuzz; `make verify` sends a hundred thousand messages and sows faults for it to find."""
 
 from __future__ import annotations
 
