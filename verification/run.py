@@ -225,7 +225,7 @@ def native_checks(clang: str) -> Iterator[Check]:
     tsan = "the ring, a mapping for each: ThreadSanitizer"
     yield check("native/ring-tsan-two", tsan, "ring", "tsan", ["two", "10000"], [])
     yield check("native/ring-asan", "the ring, threads: AddressSanitizer, UBSan", "ring", "asan", ["two", "10000"], [])
-    yield check("native/ring", "the ring, threads, at full speed", "ring", "plain", ["two", "50000"], mutants.LOGIC)
+    yield check("native/ring", "the ring, threads, at full speed", "ring", "plain", ["two", "20000"], mutants.LOGIC)
     fuzz = "broken segments: ASan, UBSan, nothing but Fault"
     yield check("native/header-fuzz", fuzz, "header_fuzz", "asan", ["100000"], mutants.TRUST)
 

@@ -369,15 +369,16 @@ void wakes() {
     Consumer c(directory, "wakes", round % 2 == 0, labhub::kStartNewest);
     return lasts([&] { expect(c.wait(1, -1, false, too_late) == labhub::kStreamEnded, "no end"); }, armed(p), [&] { p.close(); });
   });
-  expect_prompt("reading or leaving wakes the producer", [&](int round) {
-    Producer p(directory, "wakes", shape);
-    Consumer c(directory, "wakes", true, labhub::kStartNewest);
-    for (std::uint64_t k = 0; k < kCapacity; ++k) p.write(data.data(), 8, {}, 0, too_late);
-    return lasts([&] { p.write(data.data(), 8, {}, 0, too_late); }, blocked(p), [&] {
-      if (round % 2) c.close();
-      else c.read(data.data(), headers.data(), kCapacity);
+  for (const bool leaving : {false, true})
+    expect_prompt(leaving ? "leaving wakes the producer" : "reading wakes the producer", [&](int) {
+      Producer p(directory, "wakes", shape);
+      Consumer c(directory, "wakes", true, labhub::kStartNewest);
+      for (std::uint64_t k = 0; k < kCapacity; ++k) p.write(data.data(), 8, {}, 0, too_late);
+      return lasts([&] { p.write(data.data(), 8, {}, 0, too_late); }, blocked(p), [&] {
+        if (leaving) c.close();
+        else c.read(data.data(), headers.data(), kCapacity);
+      });
     });
-  });
 }
 
 }  // namespace
