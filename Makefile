@@ -6,7 +6,7 @@ SECONDS_OF_DEMO ?= 20
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SOURCES = pyproject.toml $(shell find native -type f)
 
-.PHONY: help demo test quick check bench-core format clean
+.PHONY: help demo test quick check verify bench-core format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ check: $(VENV)/.built  ## style, types and layers
 
 bench-core: $(VENV)/.built  ## what a slot costs in Python, a scan in instructions, a discovery in milliseconds
 	for name in per_slot scan discovery; do $(VENV)/bin/python benchmarks/$$name.py || exit 1; done
+
+verify: $(VENV)/.built  ## models, weak-memory simulation, sanitizers and fuzzing, with every sown fault found (5 minutes)
+	$(VENV)/bin/python -m verification.run $(VERIFY_FLAGS)
 
 format: $(VENV)/.built  ## rewrite the sources in the house format
 	$(VENV)/bin/ruff check --fix .

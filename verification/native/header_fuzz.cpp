@@ -162,6 +162,21 @@ void extremes(std::uint64_t count) {
   }
 }
 
+// Geometries whose fields agree with each other, but not with the file, or not quite.
+void plausible(std::uint64_t count) {
+  for (std::uint64_t k = 0; k < count; ++k) {
+    auto bytes = sane;
+    const std::uint64_t capacity = rng() % 4 ? 1 + rng() % 1000 : extreme(), slot_nbytes = rng() % 4 ? 1 + rng() % 5000 : extreme();
+    labhub::Sizes s{};
+    if (!labhub::compute_sizes(capacity, slot_nbytes, 4096, 4096, s)) s = {slot_nbytes, sizeof(Header), 12288, sane.size()};
+    const std::uint64_t fields[] = {capacity, slot_nbytes, s.stride, sizeof(Header), rng() % 2 ? s.payload_offset : 12288,
+                                    rng() % 4 ? sane.size() : s.total_nbytes};
+    for (std::size_t i = 0; i < 6; ++i)
+      if (rng() % 16) put(bytes, kGeometry[1 + i], fields[i]);
+    attempt(bytes);
+  }
+}
+
 void cut_short() {
   for (std::size_t size = 0; size < sane.size(); size += size < 700 ? 1 : 61)
     attempt({sane.begin(), sane.begin() + static_cast<std::ptrdiff_t>(size)});
@@ -235,8 +250,9 @@ int main(int argc, char** argv) {
   every_byte();
   const std::uint64_t rest = count > attempts ? count - attempts : 0;
   extremes(rest * 2 / 5);
+  plausible(rest / 5);
   foreign(rest / 5);
-  scrambled(rest - rest * 2 / 5 - rest / 5);
+  scrambled(rest - rest * 2 / 5 - 2 * (rest / 5));
   ::getrusage(RUSAGE_SELF, &after);
   const long grown = after.ru_maxrss - before.ru_maxrss;  // in KiB
   expect(grown < 128 * 1024, "memory grew by " + std::to_string(grown) + " KiB");

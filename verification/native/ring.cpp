@@ -1,6 +1,7 @@
 // The real ring under threads: ring <directory> <one|two> <slots>. Every scenario checks payloads, counts and bounded waits.
 #include "common.hpp"
 
+#include <csignal>
 #include <random>
 #include <thread>
 
@@ -23,8 +24,8 @@ std::shared_ptr<labhub::MemoryMap> common_map(const labhub::Producer& p) {
 }
 std::uint64_t committed_nbytes(std::uint64_t seq) { return seq % 3 ? kSlotNbytes : 8 * (1 + seq % kWords); }
 
-void fill(std::uint8_t* to, std::uint64_t seq) {
-  for (std::uint64_t k = 0; k < kWords; ++k) reinterpret_cast<std::uint64_t*>(to)[k] = word_of(seq, k);
+void fill(std::uint8_t* to, std::uint64_t seq, std::uint64_t words = kWords) {
+  for (std::uint64_t k = 0; k < words; ++k) reinterpret_cast<std::uint64_t*>(to)[k] = word_of(seq, k);
 }
 void check_payload(const std::uint8_t* data, std::uint64_t seq, std::uint64_t nbytes) {
   const auto* words = reinterpret_cast<const std::uint64_t*>(data);
@@ -201,6 +202,58 @@ void eviction() {  // whoever fills the ring is evicted at once
   for (auto& r : readers) expect_all(r->tally, "an evicted reader");
 }
 
+// Stopped in the middle of a copy: the second page of the reader's buffer is not there, and the handler of the fault lets the
+// producer overwrite the slot before it provides the page.
+std::uint8_t* trap_page;
+std::function<void()> meanwhile;
+
+void on_fault(int, siginfo_t* info, void*) {
+  auto* at = static_cast<std::uint8_t*>(info->si_addr);
+  if (at < trap_page || at >= trap_page + 4096) fail("a segmentation fault of another origin");
+  ::mprotect(trap_page, 4096, PROT_READ | PROT_WRITE);
+  meanwhile();
+}
+
+void overtaken() {
+  constexpr std::uint64_t kPages = 8192, kBytes = kCapacity * kPages;
+  struct sigaction action {}, before {};
+  action.sa_sigaction = on_fault;
+  action.sa_flags = SA_SIGINFO | SA_NODEFER;
+  ::sigaction(SIGSEGV, &action, &before);
+  auto* data = static_cast<std::uint8_t*>(::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  for (const bool lossless : {true, false}) {
+    Producer p(directory, "overtaken", shape_of(kCapacity, kPages, labhub::kSequentialSync));
+    Consumer c(directory, "overtaken", lossless, labhub::kStartNewest);
+    std::vector<std::uint8_t> slot(kPages);
+    std::uint64_t seq = 0;
+    const auto write = [&] {
+      fill(slot.data(), seq++, kPages / 8);
+      p.write(slot.data(), kPages, Patience{-1, 0}, 0, too_late);
+    };
+    while (seq < kCapacity) write();
+    bool happened = false;
+    meanwhile = [&] {
+      happened = true;
+      write();
+    };
+    trap_page = data + 4096;
+    ::mprotect(trap_page, 4096, PROT_NONE);
+    HeaderCopy headers[kCapacity];
+    try {
+      const labhub::Got got = c.read(data, headers, kCapacity);
+      expect(!lossless, "a lossless reader that was evicted in the middle of a copy was not told");
+      expect(got.first == 1 && got.count == kCapacity - 1 && got.lost == 1, "the clobbered slot is not the one that is lost");
+      for (std::uint64_t k = 0; k < got.count; ++k) check_payload(data + k * kPages, got.first + k, kPages);
+    } catch (const Fault& f) {
+      expect(lossless && f.code == Code::evicted, f.message);
+      expect(f.numbers.at(0).second == static_cast<std::int64_t>(kCapacity + 1), "the eviction names another loss");
+    }
+    expect(happened, "the copy was not interrupted");
+  }
+  ::munmap(data, kBytes);
+  ::sigaction(SIGSEGV, &before, nullptr);
+}
+
 void churn() {  // lossless readers come and go
   auto p = std::make_unique<Producer>(directory, "churn", shape_of(kCapacity, kSlotNbytes, labhub::kSequentialSync));
   std::atomic<bool> over{false};
@@ -316,15 +369,16 @@ void wakes() {
     Consumer c(directory, "wakes", round % 2 == 0, labhub::kStartNewest);
     return lasts([&] { expect(c.wait(1, -1, false, too_late) == labhub::kStreamEnded, "no end"); }, armed(p), [&] { p.close(); });
   });
-  expect_prompt("reading or leaving wakes the producer", [&](int round) {
-    Producer p(directory, "wakes", shape);
-    Consumer c(directory, "wakes", true, labhub::kStartNewest);
-    for (std::uint64_t k = 0; k < kCapacity; ++k) p.write(data.data(), 8, {}, 0, too_late);
-    return lasts([&] { p.write(data.data(), 8, {}, 0, too_late); }, blocked(p), [&] {
-      if (round % 2) c.close();
-      else c.read(data.data(), headers.data(), kCapacity);
+  for (const bool leaving : {false, true})
+    expect_prompt(leaving ? "leaving wakes the producer" : "reading wakes the producer", [&](int) {
+      Producer p(directory, "wakes", shape);
+      Consumer c(directory, "wakes", true, labhub::kStartNewest);
+      for (std::uint64_t k = 0; k < kCapacity; ++k) p.write(data.data(), 8, {}, 0, too_late);
+      return lasts([&] { p.write(data.data(), 8, {}, 0, too_late); }, blocked(p), [&] {
+        if (leaving) c.close();
+        else c.read(data.data(), headers.data(), kCapacity);
+      });
     });
-  });
 }
 
 }  // namespace
@@ -335,8 +389,10 @@ int main(int argc, char** argv) {
   one_mapping = std::string(argv[2]) == "one";
   slots = std::strtoull(argv[3], nullptr, 10);
   give_up_at = labhub::monotonic_ns() + 150'000'000'000;
-  const std::pair<const char*, void (*)()> scenarios[] = {{"stream", stream},     {"lossy", lossy}, {"eviction", eviction},
-                                                          {"takeover", takeover}, {"churn", churn}, {"wakes", wakes}};
+  // The short ones first: a mutant without a wake-up makes the long ones very long.
+  const std::pair<const char*, void (*)()> scenarios[] = {{"wakes", wakes},       {"overtaken", overtaken}, {"takeover", takeover},
+                                                          {"stream", stream},     {"lossy", lossy},         {"eviction", eviction},
+                                                          {"churn", churn}};
   for (const auto& [name, run] : scenarios) {
     const std::int64_t began = labhub::monotonic_ns();
     try {

@@ -1,4 +1,4 @@
-/* Back-pressure: a full ring, a producer that sleeps until a part of it is free, two lossless consumers.
+/* Back-pressure and its wake-ups: a full ring, a producer that sleeps until a part of it is free, two lossless consumers.
  * Checked: no slot is overwritten before both consumers have read it; the producer and the consumers never wait for each
  * other for ever, although wake-ups are held back until wake_at (no time slices in the model).
  */

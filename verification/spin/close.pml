@@ -1,4 +1,4 @@
-/* Closing: the producer commits and closes, a lossless consumer may leave at any time, a lossy reader reads to the end.
+/* Closing, waiters released, all read: the producer commits and closes, a lossless consumer may leave at any time, a lossy reader reads to the end.
  * Checked: every sleeping reader and a waiting producer are released without the help of time slices; who sees the end has
  * seen every commit.
  */

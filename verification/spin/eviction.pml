@@ -1,4 +1,4 @@
-/* Eviction: a consumer that holds up the producer is stuck, dead, or dead and succeeded by another on its line.
+/* Eviction of the stuck and the dead: a consumer that holds up the producer is stuck, dead, or dead and succeeded by another on its line.
  * Checked: the victim never believes a torn slot, learns of its loss as an eviction and in no other way, counts exactly, and
  * goes on; only the consumer that was found dead or stuck is evicted, never a successor on the same line.
  */

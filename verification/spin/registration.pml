@@ -4,7 +4,7 @@
  */
 #define N 2
 #define WAKE 2
-#define M 5
+#define M 4
 #define ROUNDS 2
 #define BUSY 99
 
@@ -97,9 +97,7 @@ inline enlist() {
 /* consumer.hpp, leave */
 inline leave() {
   is_active[me] = 0;
-#ifndef MUT_LEAVE_NO_NOTIFY
   notify_producer(true)  /* mirrors consumer.hpp: if (lossless_) notify_producer(header(), cursor_, true) */
-#endif
 }
 
 proctype consumer(byte me) {

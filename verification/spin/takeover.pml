@@ -1,9 +1,9 @@
-/* Takeover: a producer may die at any step of a write, twice in a row; the next one repairs and goes on.
+/* Takeover after a death at any step: a producer may die at any step of a write, twice in a row; the next one repairs and goes on.
  * A lossy reader sleeps and reads beside them. Checked: it never believes a torn slot nor gets one twice, counts exactly,
  * and is not left asleep; what was finished is committed, what was not is written anew, and seq goes on without a gap.
  */
 #define N 2
-#define M 4
+#define M 3
 #define RUN 2  /* slots that write_many publishes together */
 #define PRODUCERS 3
 #define writing(i) (2 * (i) + 1)

@@ -1,4 +1,4 @@
-/* Waking readers: the waiters bit inside the futex word.
+/* Waking readers, one of them killed: the waiters bit inside the futex word.
  * A producer commits M slots, two readers wait for each of them, and one reader may be killed at any step.
  * Checked: nobody sleeps through a commit (no invalid end state), without the time slices that real waits have as a safety
  * net; a killed waiter costs one needless wake at most for each time that it armed.
