@@ -44,7 +44,7 @@ _MODULE_OF = {
     "ProducerInfo": "messenger",
     "Schema": "schema",
 }
-_SUBMODULES = frozenset({"broker", "errors", "lifecycle", "messenger", "transport"})
+_SUBMODULES = frozenset({"broker", "doctor", "errors", "lifecycle", "messenger", "transport"})
 
 __all__ = ["__version__", *sorted(_MODULE_OF)]
 

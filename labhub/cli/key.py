@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from getpass import getpass
 from pathlib import Path
 from typing import Annotated
 
@@ -124,5 +125,8 @@ def passphrase(file: Path | None, *, twice: bool) -> str:
             return lines.readline().rstrip("\r\n")
     if not sys.stdin.isatty():
         raise InvalidArgument("there is no terminal to ask for the passphrase; give it with --passphrase-file")
-    text: str = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=twice, err=True)
-    return text
+    while True:
+        text = getpass("Passphrase: ")
+        if not twice or getpass("Repeat for confirmation: ") == text:
+            return text
+        typer.echo("the two are not the same; once more", err=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, Group, RenderableType
+from rich.segment import SegmentLines
 from rich.table import Table
 from rich.text import Text
 
@@ -36,12 +37,12 @@ def table(sample: Sample, rows: int | None = None) -> RenderableType:
 
 def fitted(sample: Sample, console: Console) -> RenderableType:
     """Return as much of the table as fits the screen; a long name takes more than one line."""
-    rows = console.height
+    rows = max(1, console.height - 4)  # the title, two lines of heading, and what is hidden
     while True:
-        shown = table(sample, rows)
-        excess = len(console.render_lines(shown, pad=False)) - console.height
+        lines = console.render_lines(table(sample, rows), pad=False)
+        excess = len(lines) - console.height
         if excess <= 0 or rows <= 1:
-            return shown
+            return SegmentLines(lines, new_lines=True)  # drawn once: that is what costs
         rows = max(1, rows - max(1, excess // 2))
 
 

@@ -23,8 +23,8 @@ def examine_keys() -> Iterator[Finding]:
         yield _key(name)
     yield from _enrolled()
     for path in _temporaries():
-        if _locked_out(path, unlink=False):
-            yield dead("temporaries", path, "a key file whose maker died", partial(_locked_out, path, unlink=True))
+        if _orphaned(path, unlink=False):
+            yield dead("temporaries", path, "a key file whose maker died", partial(_orphaned, path, unlink=True))
 
 
 def _key(name: str) -> Finding:
@@ -69,7 +69,7 @@ def _temporaries() -> list[Path]:
     return sorted(path for name in names for path in data_directory().glob(f".{name}.*.*"))
 
 
-def _locked_out(path: Path, *, unlink: bool) -> bool:
+def _orphaned(path: Path, *, unlink: bool) -> bool:
     """Whether the maker of a temporary file is dead, so that its lock can be had; then, if wanted, unlink it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -8,6 +8,7 @@ import os
 import signal
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pexpect
@@ -254,3 +255,46 @@ def test_a_maker_killed_in_mid_write_leaves_a_key_that_can_be_made():
     assert len(list(data_directory().glob(".client.key.*"))) == 1
     pair = load_key(CLIENT_KEY)
     assert Path(path).read_text() == f"{pair.public}\n{pair.secret}\n"
+
+
+def test_two_that_enroll_at_once_do_not_undo_each_other():
+    guests = [KeyPair.random().public for _ in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(keys.enroll, guests))
+    assert {known.key for known in keys.enrolled_keys()} == set(guests)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(keys.revoke, guests[1:]))
+    assert [known.key for known in keys.enrolled_keys()] == guests[:1]
+
+
+def test_no_command_and_no_log_shows_a_secret(labhub, broker, tmp_path):
+    """Every command that has to do with keys, well used and badly, and everything that is written beside the keys."""
+    file, words = str(tmp_path / "k"), tmp_path / "words"
+    words.write_text(PASSPHRASE)
+    guest = KeyPair.random()
+    commands = [
+        ["key", "show"], ["key", "show", "--json"], ["key", "enroll", guest.public], ["key", "list"],
+        ["key", "list", "--json"], ["key", "revoke", guest.public], ["key", "revoke", "zz"],
+        ["key", "export", file, "--passphrase-file", str(words)], ["key", "import", file, "--passphrase-file", file],
+        ["key", "import", file, "--passphrase-file", str(words), "--force"], ["doctor"], ["doctor", "--json"],
+        ["broker", "status", "--json"], ["channels", "--json"],
+    ]  # fmt: skip
+    shown = "".join(done.stdout + done.stderr for done in (labhub(*words) for words in commands))
+    (data_directory() / CLIENT_KEY).chmod(0o644)
+    shown += "".join(done.stdout + done.stderr for done in (labhub("key", "show"), labhub("doctor")))
+    (data_directory() / CLIENT_KEY).chmod(0o600)
+    shown += Path(file).read_text()
+    shown += "".join(p.read_text() for p in data_directory().iterdir() if p.name not in (CLIENT_KEY, SERVER_KEY))
+    assert load_key(CLIENT_KEY).public in shown
+    for secret in (*secrets(), PASSPHRASE):
+        assert secret not in shown
+
+
+def test_ctrl_c_at_the_question_is_130(tmp_path):
+    words = ["-m", "labhub.cli", "key", "export", str(tmp_path / "k")]
+    with pexpect.spawn(sys.executable, words, timeout=30) as child:
+        child.expect("Passphrase: ")
+        child.sendintr()
+        child.expect(pexpect.EOF)
+    assert child.exitstatus == 130
+    assert list(tmp_path.iterdir()) == []
