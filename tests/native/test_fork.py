@@ -47,7 +47,7 @@ def test_use_in_the_child_is_refused_and_the_parent_is_unaffected() -> None:
 
 
 def test_a_child_does_not_keep_a_dead_parent_alive() -> None:
-    """Its copy of the parent's map must not count: the parent is killed, and the child goes on for as long as it likes."""
+    """Its copy of the parent's map must not count: the parent is killed, the child goes on as long as it likes."""
     told, tell = os.pipe()
     go_on, end = os.pipe()
     parent = os.fork()
