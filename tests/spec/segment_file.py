@@ -244,6 +244,9 @@ class SegmentMap:
             raise BadSegment("payload_offset")
         if g["total_nbytes"] != size or g["capacity"] * g["stride"] > size - g["payload_offset"]:
             raise BadSegment("total_nbytes")
+        for field in ("policy", "sync", "checksum"):
+            if self.get("Identity", field) > 2:
+                raise BadSegment(field)
 
     def get(self, region: str, field: str, line: int = 0) -> int:
         """Read a number of the header."""

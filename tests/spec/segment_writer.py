@@ -272,7 +272,8 @@ def _write_header(fd: int, geometry: dict[str, int]) -> None:
 
 def _end(found: SegmentMap, how: int) -> None:
     found.put("OwnerLine", "closed", how)
-    found.put("DataLine", "word", found.get("CommitLine", "commit") << 1)
+    # With a head that nobody expects: see section 6.
+    found.put("DataLine", "word", found.get("CommitLine", "commit") + (1 << 30) << 1)
     found.futex_wake("DataLine")
     found.add("SpaceLine", "word", 1)
     found.futex_wake("SpaceLine")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -20,6 +21,7 @@ from .real_labhub import WORDS, is_whole, slots
 from .schema_hash import canonical, layout_hash
 from .segment_reader import SegmentReader
 from .segment_writer import SegmentWriter
+from .test_documents import PROTOCOL, column, sections, tables
 
 ANY_PORT = "tcp://127.0.0.1:0"
 ZEROS = "0" * 64
@@ -203,10 +205,8 @@ def test_a_stranger_reads_labhubs_channel(client: BrokerClient) -> None:
         found = client.ask("DISC_REQ", channel_name="x")
         metadata = found["metadata"]
         assert place_of(metadata["shm_dir"]).items() <= metadata.items()
-        assert set(metadata) == {
-            "instance_id", "epoch", "shm_dir", "boot_id", "shm_dev", "shm_ino", "schema", "policy",
-            "consumer_sync_policy", "ring_buffer_capacity", "slot_nbytes",
-        }  # fmt: skip
+        documented = column(tables(sections(PROTOCOL)["5"])[0], "key")
+        assert set(metadata) == set(re.findall(r"\w+", " ".join(documented)))
         assert json.loads(metadata["schema"]) == {"dtype": "<u8", "shape": [WORDS], "units": {"value": "V"}}
         assert layout_hash(metadata["schema"]).hex() == found["schema_hash"]
         with SegmentReader(metadata["shm_dir"], found["shm_name"], lossless=True) as reader:

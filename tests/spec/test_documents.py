@@ -10,9 +10,10 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from labhub import _native
+from labhub import ConsumerSyncPolicy, DataBlockPolicy, _native
 from labhub.protocol import codec, messages
 from labhub.protocol.messages import REPLY_TO, TYPE_NAME, ChannelEntry, ErrorCode, EventKind, Message
+from labhub.runtime import ConnectionFile
 
 from . import segment_file
 
@@ -198,6 +199,23 @@ def test_the_constants_are_those_of_the_code() -> None:
     document = {row["constant"].strip("`"): row["value"] for row in tables(sections(PROTOCOL)["7"])[0]}
     code = {n: str(v) for n, v in vars(messages).items() if n.isupper() and isinstance(v, int | float)}
     assert document == code
+
+
+def test_the_connection_file_is_described_whole() -> None:
+    assert column(tables(sections(PROTOCOL)["2"])[0], "field") == list(ConnectionFile.__struct_fields__)
+
+
+def test_the_policies_have_the_names_that_travel() -> None:
+    meaning = {row["key"].strip("`"): row["meaning"] for row in tables(sections(PROTOCOL)["5"])[0]}
+    kinds: dict[str, type[DataBlockPolicy | ConsumerSyncPolicy]] = {
+        "policy": DataBlockPolicy,
+        "consumer_sync_policy": ConsumerSyncPolicy,
+    }
+    for key, kind in kinds.items():
+        assert meaning[key] == ", ".join(f"`{member.wire}`" for member in kind)
+    places = {row["name"].strip("`"): row["meaning"] for row in tables(sections(DATABLOCK)["Identity"])[0]}
+    for name, kind in {"policy": DataBlockPolicy, "sync": ConsumerSyncPolicy}.items():
+        assert all(f"{member.value} {member.wire}" in places[name] for member in kind)
 
 
 # -------------------------------------------------------------------------------------------------------- all of them

@@ -76,6 +76,13 @@ def test_a_slot_may_be_shorter_than_its_place() -> None:
         assert batch.epoch == 1
 
 
+def test_a_segment_that_declares_no_schema_is_compared_with_none() -> None:
+    with SegmentWriter(segment_directory(), "x", capacity=8, slot_nbytes=SLOT_NBYTES) as producer:
+        with open_consumer("x", SCHEMA) as consumer:
+            write(producer, 2)
+            assert np.array_equal(next(consumer.batches(timeout=PATIENCE)).data, slots(0, 2))
+
+
 def test_two_writers_in_line() -> None:
     with writer(), pytest.raises(ChannelBusy, match=f"process {os.getpid()}"):
         open_producer("x", SCHEMA, capacity=8)
