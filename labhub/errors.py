@@ -246,3 +246,7 @@ class ProtocolError(LabHubError, ValueError):
     """
 
     code: str = "INVALID_REQUEST"
+
+
+class QuotaExceeded(ProtocolError):
+    """A client key has as many registered channels, or watches, as one may."""

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import math
 import os
-import queue
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 from labhub import lifecycle, transport
 from labhub.errors import BrokerUnreachable, ChannelNotFound, ForkedProcessError, InvalidArgument, LabHubError
 from labhub.lifecycle import LifecycleGuard, ModuleDef, make_mod_def_list
+from labhub.messenger.info import ConsumerInfo, Metrics, ProducerInfo
+from labhub.messenger.worker import Resolver, Status, Worker
 from labhub.names import check_name
-from labhub.protocol.client_state import ClientState
+from labhub.protocol.client_state import Done, Sink
 from labhub.protocol.messages import (
     ChannelEntry,
+    ChecksumErrorReq,
     ConsumerDeregReq,
     ConsumerRegReq,
     DeregReq,
@@ -31,7 +31,15 @@ from labhub.protocol.messages import (
     ListAck,
     ListReq,
     Message,
+    MetricsAck,
+    MetricsReportReq,
+    MetricsReq,
     RegReq,
+    SchemaAck,
+    SchemaReq,
+    UnwatchReq,
+    WatchAck,
+    WatchReq,
 )
 from labhub.transport.curve import CLIENT_KEY, KeyPair, load_key
 from labhub.transport.dealer import Dealer
@@ -40,50 +48,14 @@ logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
 
-Status = Literal["connected", "connecting", "disconnected", "unauthorized"]
-Resolver = Callable[[], tuple[str, str] | None]
-
 CONNECT_TIMEOUT = 3.0
 """How long `connect` waits for an answer (in seconds)."""
 REPLY_TIMEOUT = 5.0
 """How long a request waits for its reply unless told otherwise (in seconds)."""
-SLICE = 0.1
-"""How often the worker looks at the clock (in seconds)."""
-RESOLVE_AFTER = 0.5
-"""After how long without a connection the worker asks where the broker is now (in seconds)."""
 
 
-@dataclass(frozen=True)
-class ProducerInfo:
-    """What a producer tells the broker.
-
-    Attributes
-    ----------
-    shm_name : str
-        Name of the segment.
-    producer_pid : int
-    schema_hash : bytes
-        32 bytes; all zero means undeclared.
-    schema_version : int
-    metadata : mapping
-        Plain JSON values.
-    """
-
-    shm_name: str
-    producer_pid: int
-    schema_hash: bytes
-    schema_version: int
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ConsumerInfo:
-    """What the broker tells a consumer; the fields are those of `ProducerInfo`."""
-
-    shm_name: str
-    schema_hash: bytes
-    schema_version: int
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+LIST_ATTEMPTS = 5
+"""How often a directory that changes while it is read is read again."""
 
 
 class Messenger:
@@ -104,7 +76,7 @@ class Messenger:
     def __init__(self, key: KeyPair | None = None) -> None:
         self._key = key
         self._pid = os.getpid()
-        self._worker: _Worker | None = None
+        self._worker: Worker | None = None
 
     @classmethod
     def get_instance(cls) -> Messenger:
@@ -160,7 +132,7 @@ class Messenger:
         except BaseException:
             dealer.close()
             raise
-        self._worker = _Worker(dealer, key, resolve)
+        self._worker = Worker(dealer, key, resolve)
         return True
 
     def disconnect(self) -> None:
@@ -206,7 +178,7 @@ class Messenger:
             else:
                 future.set_result(None)
 
-        self._ask(request, REPLY_TIMEOUT, done)
+        self._connected().ask(request, REPLY_TIMEOUT, done)
         return future
 
     def deregister_producer(self, channel: str, producer_pid: int | None = None) -> Future[None]:
@@ -258,19 +230,149 @@ class Messenger:
         ------
         BrokerUnreachable
             If the broker does not answer within `timeout` (in seconds).
+        InvalidArgument
+            If the pattern is not a text of 1 to 256 characters.
         """
-        found: list[ChannelEntry] = []
-        offset = 0
-        while offset >= 0:
-            page = self._call(ListReq(pattern=pattern, offset=offset), ListAck, timeout)
-            found += page.channels
-            offset = page.next_offset
-        return found
+        return self.read_directory(pattern, timeout)[0]
+
+    def read_directory(self, pattern: str = "*", timeout: float = REPLY_TIMEOUT) -> tuple[list[ChannelEntry], int]:
+        """Return `list_channels`, and the version of the directory that this was.
+
+        Events of that version or an earlier one are in the list already. A directory that changes while its pages are
+        read is read again, a few times; one that never rests gives the version before the first page.
+        """
+        check_pattern(pattern)
+        for _ in range(LIST_ATTEMPTS):
+            found: dict[str, ChannelEntry] = {}
+            versions = []
+            offset = 0
+            while offset >= 0:
+                page = self._call(ListReq(pattern=pattern, offset=offset), ListAck, timeout)
+                found |= {entry.channel_name: entry for entry in page.channels}
+                versions.append(page.version)
+                offset = page.next_offset
+            if versions[0] == versions[-1]:
+                break
+        return [found[name] for name in sorted(found)], versions[0]
 
     def query(self, channel: str, timeout: float = REPLY_TIMEOUT) -> ChannelEntry | None:
         """Return everything that the broker knows of one channel, or None; raises as `list_channels`."""
-        page = self._call(ListReq(pattern=channel), ListAck, timeout)
+        page = self._call(ListReq(pattern=check_name(channel)), ListAck, timeout)
         return next((c for c in page.channels if c.channel_name == channel), None)
+
+    def query_schema(self, channel: str, timeout: float = REPLY_TIMEOUT) -> str | None:
+        """Ask for the schema of a channel.
+
+        Returns
+        -------
+        str or None
+            Canonical JSON, as `Schema.from_json` reads it; None if the producer declared none.
+
+        Raises
+        ------
+        ChannelNotFound
+            If nobody registered the channel.
+        BrokerUnreachable
+            If the broker does not answer within `timeout` (in seconds).
+        """
+        return self._call(SchemaReq(channel_name=check_name(channel)), SchemaAck, timeout).schema
+
+    def report_metrics(
+        self, channel: str, metrics: Mapping[str, float], producer_pid: int | None = None
+    ) -> Future[None]:
+        """Report numbers about a channel that this client registered; they replace those of the report before.
+
+        Parameters
+        ----------
+        channel : str
+        metrics : mapping of str to float
+            At most 100 finite numbers, with names of at most 256 characters.
+        producer_pid : int, optional
+            That of the registration; this process unless given.
+
+        Returns
+        -------
+        Future of None
+            Raises, where it is looked at, `ChannelNotFound` if this client and pid did not register the channel.
+
+        Raises
+        ------
+        InvalidArgument
+            If the numbers are too many, not numbers, or not finite.
+        """
+        pid = os.getpid() if producer_pid is None else producer_pid
+        return self._tell(
+            MetricsReportReq(channel_name=check_name(channel), producer_pid=pid, metrics=_checked_metrics(metrics))
+        )
+
+    def query_metrics(self, channel: str | None = None, timeout: float = REPLY_TIMEOUT) -> Metrics:
+        """Ask for the numbers that the owner of a channel reported; without a channel, for the broker's own.
+
+        The broker's are ``channels`` and ``watches`` now, ``registrations``, ``events``, ``checksum_errors`` and
+        ``ignored`` messages since its start, ``refused.<code>`` for each error that it answered with, and ``uptime_s``.
+
+        Raises
+        ------
+        ChannelNotFound
+            If nobody registered the channel.
+        BrokerUnreachable
+            If the broker does not answer within `timeout` (in seconds).
+        """
+        name = None if channel is None else check_name(channel)
+        reply = self._call(MetricsReq(channel_name=name), MetricsAck, timeout)
+        return Metrics(reply.metrics, None if reply.age_s < 0 else reply.age_s)
+
+    def report_checksum_error(self, channel: str, seq: int) -> Future[None]:
+        """Tell the broker, and through it whoever watches, that a slot does not match its checksum.
+
+        Returns
+        -------
+        Future of None
+            Raises, where it is looked at, `ChannelNotFound` if nobody registered the channel.
+        """
+        if isinstance(seq, bool) or not isinstance(seq, int) or not 0 <= seq < 2**63:
+            raise InvalidArgument(f"a seq is a whole number of at least 0, not {seq!r}")
+        return self._tell(ChecksumErrorReq(channel_name=check_name(channel), consumer_pid=os.getpid(), seq=seq))
+
+    def watch(self, pattern: str, sink: Sink, timeout: float = REPLY_TIMEOUT) -> str:
+        """Ask for the events of the channels whose names match a shell pattern. `Hub.watch` is the friendlier form.
+
+        The watch is kept up until `unwatch` or `disconnect`, with another broker process, too.
+
+        Parameters
+        ----------
+        pattern : str
+        sink : callable
+            Called in the worker's thread, and must return at once: with a `Gap` first, with each `Event` then, and with
+            a `Gap` whenever some were lost.
+        timeout : float
+            How long to wait for the confirmation (in seconds).
+
+        Returns
+        -------
+        str
+            What `unwatch` wants to know.
+
+        Raises
+        ------
+        QuotaExceeded
+            If this client's key has as many watches as it may.
+        BrokerUnreachable, InvalidArgument
+        """
+        request = WatchReq(watch_id=uuid.uuid4().hex, pattern=check_pattern(pattern))
+        future: Future[WatchAck] = Future()
+        try:
+            self._connected().watch(request, sink, timeout, _settle(future))
+            self._result(future, timeout)
+        except BaseException:
+            self.unwatch(request.watch_id)
+            raise
+        return request.watch_id
+
+    def unwatch(self, watch_id: str) -> None:
+        """End a watch. Nobody waits for the broker's answer; twice is harmless."""
+        if self._worker is not None and self._pid == os.getpid():
+            self._worker.ask(UnwatchReq(watch_id=watch_id), REPLY_TIMEOUT, _ignore)
 
     def _tell(self, message: Message) -> Future[None]:
         future: Future[None] = Future()
@@ -281,29 +383,26 @@ class Messenger:
             else:
                 future.set_result(None)
 
-        self._ask(message, REPLY_TIMEOUT, done)
+        self._connected().ask(message, REPLY_TIMEOUT, done)
         return future
 
     def _call(self, message: Message, reply: type[M], timeout: float) -> M:
         future: Future[M] = Future()
+        self._connected().ask(message, timeout, _settle(future))
+        return self._result(future, timeout)
 
-        def done(outcome: Message | LabHubError) -> None:
-            if isinstance(outcome, reply):
-                future.set_result(outcome)
-            else:
-                future.set_exception(outcome)  # type: ignore[arg-type]  # replies are paired: only errors are left
-
-        self._ask(message, timeout, done)
+    @staticmethod
+    def _result(future: Future[M], timeout: float) -> M:
         try:
             return future.result(timeout + 1.0)
         except FutureTimeout:
             raise BrokerUnreachable(f"the broker did not answer within {timeout:g} s") from None
 
-    def _ask(self, message: Message, timeout: float, done: Callable[[Message | LabHubError], None]) -> None:
+    def _connected(self) -> Worker:
         self._check_fork()
         if self._worker is None:
             raise BrokerUnreachable("this Messenger is not connected to a broker; call connect() first")
-        self._worker.ask(message, timeout, done)
+        return self._worker
 
     def _check_fork(self) -> None:
         if self._pid != os.getpid():
@@ -321,114 +420,46 @@ class Messenger:
         return f"Messenger({self.status})"
 
 
-class _Worker:
-    """The thread that owns the socket and the state; others hand it work through a queue."""
+def check_pattern(pattern: object) -> str:
+    """Return `pattern` if it can be a shell pattern of channel names.
 
-    def __init__(self, dealer: Dealer, key: KeyPair, resolve: Resolver | None) -> None:
-        self._dealer = dealer
-        self._key = key
-        self._resolve = resolve
-        self._place = (dealer.endpoint, dealer.server_key)
-        self._state = ClientState()
-        self._work: queue.SimpleQueue[Callable[[float], None]] = queue.SimpleQueue()
-        self._unsent: deque[list[bytes]] = deque()
-        self._handshakes = dealer.handshakes
-        self._down_since: float | None = None
-        self._stopping = False
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._gate = threading.Lock()  # so that nobody hands work to a worker that has ended
-        self._thread = threading.Thread(target=self._run, name="labhub-messenger", daemon=True)
-        self._thread.start()
+    Raises
+    ------
+    InvalidArgument
+        Otherwise.
+    """
+    if not isinstance(pattern, str) or not 0 < len(pattern) <= 256:
+        raise InvalidArgument(f"a pattern is a text of 1 to 256 characters such as 'pump.*', not {pattern!r}")
+    return pattern
 
-    @property
-    def status(self) -> Status:
-        match self._dealer.link:
-            case "unauthorized" | "wrong_server_key":
-                return "unauthorized"
-            case link:
-                return link
 
-    def ask(self, message: Message, timeout: float, done: Callable[[Message | LabHubError], None]) -> None:
-        def work(now: float) -> None:
-            try:
-                self._send(self._state.request(message, now, timeout, done))
-            except LabHubError as error:
-                done(error)
+def _checked_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    try:
+        checked = {name: float(value) for name, value in metrics.items()}
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        raise InvalidArgument(f"metrics are a mapping of names to numbers, not {metrics!r:.200}") from None
+    for name, value in checked.items():
+        if not isinstance(name, str) or len(name) > 256 or not math.isfinite(value):
+            raise InvalidArgument(f"a metric is a finite number with a name of at most 256 characters: {name!r:.80}")
+    if len(checked) > 100:
+        raise InvalidArgument(f"at most 100 metrics go into one report, not {len(checked)}")
+    return checked
 
-        with self._gate:
-            if self._stopping:
-                raise BrokerUnreachable("this Messenger was disconnected")
-            self._work.put(work)
-            os.eventfd_write(self._wake, 1)
 
-    def stop(self) -> None:
-        with self._gate:
-            self._stopping = True
-            os.eventfd_write(self._wake, 1)
-        self._thread.join()
+def _settle(future: Future[M]) -> Done:
+    """Return what hands a reply, or the error instead of it, to a future."""
 
-    def _run(self) -> None:
-        try:
-            while not self._stopping:
-                self._dealer.poll(SLICE, self._wake)
-                self._step(time.monotonic())
-            self._do_work(time.monotonic())  # what was asked before the stop still leaves
-        finally:
-            self._dealer.close()
-            self._state.fail_all(BrokerUnreachable("this Messenger was disconnected"))
-            os.close(self._wake)
-
-    def _step(self, now: float) -> None:
-        with contextlib.suppress(BlockingIOError):  # woken by a message, or by the clock
-            os.eventfd_read(self._wake)
-        link = self._dealer.update(now)
-        if self._dealer.handshakes > self._handshakes:
-            self._handshakes = self._dealer.handshakes
-            self._send_all([*self._unsent, *self._state.reconnected(now)], clear=True)
-        self._do_work(now)
-        while (frames := self._dealer.receive()) is not None:
-            self._send_all(self._state.receive(frames, now))
-        self._send_all(self._state.tick(now))
-        if link == "connected":
-            self._down_since = None
+    def done(outcome: Message | LabHubError) -> None:
+        if isinstance(outcome, LabHubError):
+            future.set_exception(outcome)
         else:
-            self._look_elsewhere(now)
+            future.set_result(outcome)  # type: ignore[arg-type]  # requests and replies are paired
 
-    def _do_work(self, now: float) -> None:
-        while True:
-            try:
-                self._work.get_nowait()(now)
-            except queue.Empty:
-                return
+    return done
 
-    def _send_all(self, messages: list[list[bytes]], *, clear: bool = False) -> None:
-        if clear:
-            self._unsent.clear()
-        for frames in messages:
-            self._send(frames)
 
-    def _send(self, frames: list[bytes]) -> None:
-        if not self._dealer.send(frames):
-            self._unsent.append(frames)  # sent with the next handshake; replies that come too late are dropped
-
-    def _look_elsewhere(self, now: float) -> None:
-        """Follow a broker that came back at another endpoint, or with another key."""
-        if self._down_since is None:
-            self._down_since = now
-        if self._resolve is None or now - self._down_since < RESOLVE_AFTER:
-            return
-        self._down_since = now
-        place = self._resolve()
-        if place is None or place == self._place:
-            return
-        logger.info("the broker is now at %s", place[0])
-        try:
-            dealer = Dealer(*place, self._key)
-        except LabHubError as error:
-            logger.warning("cannot follow the broker: %s", error)
-            return
-        self._dealer.close()
-        self._dealer, self._place, self._handshakes = dealer, place, 0
+def _ignore(_outcome: Message | LabHubError) -> None:
+    return
 
 
 def get_lifecycle_module() -> ModuleDef:
