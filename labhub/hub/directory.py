@@ -29,6 +29,7 @@ from labhub.hub.lease import Lease
 from labhub.messenger import Messenger, ProducerInfo
 from labhub.names import check_name
 from labhub.protocol.messages import ChannelEntry
+from labhub.schema import Schema
 
 SCHEMA_VERSION = 1
 # How often the broker is asked whether something has changed (in seconds).
@@ -70,6 +71,15 @@ class Directory:
         if entry is None:
             raise self._not_found(channel, timeout)
         return entry
+
+    def schema(self, channel: str, timeout: float) -> Schema | None:
+        """What the producer of a channel declared; raises as `find`."""
+        check_name(channel)
+        try:
+            text = self._messenger.query_schema(channel, timeout)
+        except ChannelNotFound:
+            raise self._not_found(channel, timeout) from None
+        return schema_of({"schema": text})
 
     def wait_for(self, channel: str, timeout: float | None) -> ChannelEntry:
         """Wait until a channel has a producer that is not dead.

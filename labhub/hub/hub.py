@@ -23,8 +23,10 @@ from labhub.hub.directory import Directory
 from labhub.hub.lease import Lease
 from labhub.hub.local_broker import running_broker, start_broker
 from labhub.hub.producers import Producer, Wanted, announce_replacement
+from labhub.hub.watching import Watch
 from labhub.messenger import Messenger, Status
 from labhub.names import check_name
+from labhub.schema import Schema
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -109,7 +111,7 @@ def _where(name: str) -> tuple[str, str] | None:
 class Hub:
     """A client's handle on one broker. Made by `connect`.
 
-    Any thread may use it. Closing it closes its producers and consumers.
+    Any thread may use it. Closing it closes its producers, consumers and watches.
 
     Attributes
     ----------
@@ -131,6 +133,7 @@ class Hub:
         # Weakly held: the user's variables decide how long a producer or a reader lives.
         self._producers: weakref.WeakValueDictionary[str, Producer] = weakref.WeakValueDictionary()
         self._consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
+        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
 
     @property
     def usable(self) -> bool:
@@ -314,12 +317,64 @@ class Hub:
         nanoseconds(timeout)
         return ChannelInfo.from_entry(self._directory.wait_for(channel, timeout))
 
+    def watch(self, pattern: str = "*", *, existing: bool = True, timeout: float | None = None) -> Watch:
+        """Iterate over what happens to the channels whose names match a shell pattern, with ``for`` or ``async for``.
+
+        A broker that is restarted meanwhile goes unnoticed: what did not change is not told again. Of a watch that
+        nobody reads, a thousand events are kept; then what has changed altogether takes their place, and checksum
+        errors among them are forgotten.
+
+        Parameters
+        ----------
+        pattern : str
+            Such as ``"pump.*"``.
+        existing : bool
+            Begin with one ``"appeared"`` for each channel that is there already.
+        timeout : float, optional
+            How long to wait for each event (in seconds); None waits for ever.
+
+        Returns
+        -------
+        Watch
+            An iterator of `ChannelEvent`, and a context manager that ends it.
+
+        Raises
+        ------
+        TimeoutExpired
+            While iterating, if nothing happened within `timeout`; the iteration can go on.
+        QuotaExceeded
+            This user has as many watches open as the broker allows.
+        BrokerUnreachable, InvalidArgument
+
+        Examples
+        --------
+        >>> with hub.watch("pump.*") as events:  # doctest: +SKIP
+        ...     for event in events:
+        ...         print(event.kind, event.channel)
+        """
+        self._check()
+        nanoseconds(timeout)
+        watch = Watch(self._messenger, pattern, existing=existing, timeout=timeout, reply_timeout=self._timeout)
+        self._watches.add(watch)
+        return watch
+
+    def schema(self, channel: str) -> Schema | None:
+        """What one slot of a channel looks like, as its producer declared it; None if it declared nothing.
+
+        Raises
+        ------
+        ChannelNotFound
+            The broker does not know it; the message names the channels with the closest names.
+        """
+        self._check()
+        return self._directory.schema(channel, self._timeout)
+
     def __getitem__(self, channel: str) -> Channel:
         self._check()
         return Channel(self, check_name(channel))
 
     def close(self) -> None:
-        """Close its producers and consumers, and leave the broker. Twice is harmless.
+        """Close its producers, consumers and watches, and leave the broker. Twice is harmless.
 
         Raises
         ------
@@ -332,6 +387,8 @@ class Hub:
         # The last one first; whatever one of them raises, the others are closed, too.
         with ExitStack() as stack:
             stack.callback(self._messenger.disconnect)
+            for watch in list(self._watches):
+                stack.callback(watch.close)
             for consumer in list(self._consumers):
                 stack.callback(consumer.close)
             for producer in list(self._producers.values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -371,7 +372,9 @@ class Messenger:
 
     def unwatch(self, watch_id: str) -> None:
         """End a watch. Nobody waits for the broker's answer; twice is harmless."""
-        if self._worker is not None and self._pid == os.getpid():
+        if self._worker is None or self._pid != os.getpid():
+            return
+        with contextlib.suppress(BrokerUnreachable):  # disconnected this very moment
             self._worker.ask(UnwatchReq(watch_id=watch_id), REPLY_TIMEOUT, _ignore)
 
     def _tell(self, message: Message) -> Future[None]:

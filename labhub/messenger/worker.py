@@ -47,7 +47,8 @@ class Worker:
         self._down_since: float | None = None
         self._stopping = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._gate = threading.Lock()  # so that nobody hands work to a worker that has ended
+        # So that nobody hands work to a worker that has ended; the garbage collector may do so in mid-hand-over.
+        self._gate = threading.RLock()
         self._thread = threading.Thread(target=self._run, name="labhub-messenger", daemon=True)
         self._thread.start()
 
