@@ -30,7 +30,7 @@ _MODULE_OF = {
     "diagnose": "datablock.diagnostics",
     "reset_counters": "datablock.diagnostics",
     "DataBlockProducer": "datablock.producer",
-    "WriteHandle": "datablock.producer",
+    "WriteHandle": "datablock.writing",
     "create_datablock_producer": "datablock.producer",
     "create_datablock_producer_impl": "datablock.producer",
     "Hub": "hub",

@@ -146,10 +146,13 @@ class BackpressureTimeout(TimeoutExpired):
         Process of the slowest lossless consumer.
     lag : int
         Its lag (in slots).
+    written : int
+        How many slots of a `write_many` were written before.
     """
 
     pid: int = 0
     lag: int = 0
+    written: int = 0
 
 
 class StreamError(LabHubError, RuntimeError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import logging
 import os
 import threading
 import time
@@ -18,6 +20,7 @@ from labhub.errors import (
     BrokerUnreachable,
     ChannelBusy,
     ChannelNotFound,
+    ForkedProcessError,
     LabHubError,
     ProtocolError,
     SchemaMismatch,
@@ -30,6 +33,8 @@ from labhub.messenger import Messenger, ProducerInfo
 from labhub.names import check_name
 from labhub.protocol.messages import ChannelEntry
 from labhub.schema import Schema
+
+logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 # How often the broker is asked whether something has changed (in seconds).
@@ -184,6 +189,8 @@ class Directory:
             start=start,
             instance_id=_instance_of(entry),
         )
+        messenger, channel = self._messenger, entry.channel_name
+        block.tell_corrupt(lambda seq: _tell_corrupt(messenger, channel, seq))
         withdraw = self._count_reader(entry.channel_name) if counted else _nothing
         return block, Lease(block, withdraw)
 
@@ -251,6 +258,12 @@ def _instance_of(entry: ChannelEntry) -> bytes:
     except (TypeError, ValueError):
         pass
     raise LabHubError(f"channel {entry.channel_name!r} is registered with a broken instance id: {text!r}")
+
+
+def _tell_corrupt(messenger: Messenger, channel: str, seq: int) -> None:
+    logger.error("slot %d of channel %s is corrupt", seq, channel)
+    with contextlib.suppress(BrokerUnreachable, ForkedProcessError):  # its reader is told in any case
+        messenger.report_checksum_error(channel, seq)
 
 
 def _nothing() -> Future[None]:

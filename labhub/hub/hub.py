@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from labhub import runtime
-from labhub.datablock.config import nanoseconds
+from labhub.datablock.config import Checksum, checksum_policy_of, nanoseconds
 from labhub.datablock.consumer import Mode, Start
 from labhub.datablock.location import segment_directory
 from labhub.datablock.producer import DataBlockProducer, Lossless
@@ -165,6 +165,7 @@ class Hub:
         lossless: Lossless = True,
         timeout: float | None = 5.0,
         evict_after: float | None = 1.0,
+        checksum: Checksum = "none",
     ) -> Producer:
         """Open a channel for writing, and register it.
 
@@ -198,6 +199,11 @@ class Hub:
         evict_after : float or None
             After how long without a move a lossless reader that holds the producer up is evicted (in seconds; None:
             never, which lets a forgotten notebook stop an experiment).
+        checksum : {"none", "manual", "enforced"} or ChecksumPolicy
+            ``"enforced"``: each slot carries the BLAKE3 of its bytes, and each read verifies it. This finds faulty
+            memory and stray writes, and costs most of the bandwidth of large slots; a slot that is overwritten while it
+            is read is found without it. ``"manual"``: a slot carries one where `slot` is told to, and
+            `Batch.verify_checksum` and the like compare it.
 
         Returns
         -------
@@ -215,6 +221,7 @@ class Hub:
         check_name(channel)
         hints = {"shape": shape, "units": units, "dims": dims, "sample_rate": sample_rate, "attrs": attrs}
         ring = {"capacity": capacity, "lossless": lossless, "timeout": timeout, "evict_after": evict_after}
+        ring["checksum"] = checksum_policy_of(checksum)
         wanted = Wanted.infer(like, dtype, hints, **ring)
         with self._lock:
             earlier = self._producers.get(channel)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from labhub.datablock.producer import DataBlockProducer, Lossless, WriteSlot, open_producer
+from labhub.datablock.config import ChecksumPolicy
+from labhub.datablock.producer import DataBlockProducer, Lossless, open_producer
+from labhub.datablock.writing import WriteSlot
 from labhub.errors import ChannelBusy, ClosedError, InvalidArgument
 from labhub.hub.holder import describe_process
 from labhub.hub.lease import Lease
@@ -41,6 +43,8 @@ class Wanted:
         Whether, and how many, lossless readers may attach.
     timeout, evict_after : float or None
         As in `Hub.producer` (in seconds).
+    checksum : ChecksumPolicy
+        Whether slots carry a checksum.
     """
 
     schema: Schema | None
@@ -49,6 +53,7 @@ class Wanted:
     lossless: Lossless = True
     timeout: float | None = 5.0
     evict_after: float | None = 1.0
+    checksum: ChecksumPolicy = ChecksumPolicy.NONE
 
     @classmethod
     def infer(
@@ -212,6 +217,8 @@ class Producer:
             lines.append(f"capacity: {self.capacity} before, {wanted.capacity} now")
         if wanted.lossless != self._wanted.lossless:
             lines.append(f"lossless: {self._wanted.lossless} before, {wanted.lossless} now")
+        if wanted.checksum != self._wanted.checksum:
+            lines.append(f"checksum: {self._wanted.checksum.name.lower()} before, {wanted.checksum.name.lower()} now")
         return tuple(lines)
 
     def reuse(self, wanted: Wanted) -> None:
@@ -258,6 +265,7 @@ class Producer:
                 lossless=self._wanted.lossless,
                 timeout=self._wanted.timeout,
                 evict_after=self._wanted.evict_after,
+                checksum=self._wanted.checksum,
             )
         except ChannelBusy as busy:
             raise ChannelBusy(
