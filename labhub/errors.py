@@ -133,6 +133,10 @@ class ChannelBusy(LabHubError, RuntimeError):
     pid: int = 0
 
 
+class SchemaConflict(SchemaMismatch, ChannelBusy):
+    """The channel already has a live producer, and with another schema; the attributes are those of both."""
+
+
 class TimeoutExpired(LabHubError, TimeoutError):
     """Nothing arrived within the timeout (in seconds)."""
 

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,12 +16,11 @@ from labhub import runtime
 from labhub.datablock.config import Checksum, checksum_policy_of, nanoseconds
 from labhub.datablock.consumer import Mode, Start
 from labhub.datablock.location import segment_directory
-from labhub.datablock.producer import DataBlockProducer, Lossless
+from labhub.datablock.producer import Lossless
 from labhub.errors import BrokerUnreachable, ClosedError, ForkedProcessError, InvalidArgument
 from labhub.hub.channels import Channel, ChannelInfo
 from labhub.hub.consumers import Attached, Consumer
 from labhub.hub.directory import Directory
-from labhub.hub.lease import Lease
 from labhub.hub.local_broker import running_broker, start_broker
 from labhub.hub.producers import Producer, Wanted, announce_replacement
 from labhub.hub.watching import Watch
@@ -213,8 +213,10 @@ class Hub:
         ------
         ChannelBusy
             Another process has a live producer on it; the message names it.
-        SchemaMismatch, BrokerUnreachable, ProtocolError
-            The broker refused the registration, or did not answer.
+        SchemaConflict
+            It has one, and with another schema: a `ChannelBusy` and a `SchemaMismatch`, with each field that differs.
+        BrokerUnreachable, ProtocolError
+            The broker did not answer, or refused the registration.
         InvalidName, InvalidArgument, SegmentSpaceError, SegmentAccessError, IncompatibleSegment
         """
         self._check()
@@ -232,7 +234,10 @@ class Hub:
                     return earlier
                 announce_replacement(channel, lines)
                 earlier.close()
-            producer = Producer(channel, segment_directory(self.name), wanted, self._register)
+            # Bound to the directory, not to the hub: a producer does not keep its hub alive.
+            register = partial(self._directory.register, timeout=self._timeout)
+            conflict = partial(self._directory.conflict, channel, timeout=self._timeout)
+            producer = Producer(channel, segment_directory(self.name), wanted, register, conflict)
             self._producers[channel] = producer
             return producer
 
@@ -243,6 +248,7 @@ class Hub:
         start: Start = "newest",
         timeout: float | None = None,
         follow: bool = False,
+        schema: Schema | None = None,
     ) -> Consumer:
         """Attach a reader to a channel.
 
@@ -260,6 +266,8 @@ class Hub:
         follow : bool
             At the end of the stream, wait for the channel to come back instead of ending the iteration; `Batch.epoch`
             marks the seam.
+        schema : Schema, optional
+            What the slots must look like; whatever the producer has declared unless given.
 
         Returns
         -------
@@ -271,15 +279,21 @@ class Hub:
             The broker does not know it; the message names the closest names. Or its segment is not on this machine.
         ChannelBusy
             The mode is ``"lossless"``, and the channel has no place for another such reader.
-        SchemaMismatch, SegmentAccessError, IncompatibleSegment, BrokerUnreachable, InvalidName, InvalidArgument
+        SchemaMismatch
+            The channel does not carry what `schema` says, with one line for each field that differs; with `follow`,
+            while iterating, too.
+        SegmentAccessError, IncompatibleSegment, BrokerUnreachable, InvalidName, InvalidArgument
         """
         self._check()
         nanoseconds(timeout)
-        attached = self._directory.attach(channel, mode, start, self._timeout if timeout is None else timeout)
+        if schema is not None and not isinstance(schema, Schema):
+            raise InvalidArgument(f"schema is a labhub.Schema, not {type(schema).__name__}; Schema.infer makes one")
+        patience = self._timeout if timeout is None else timeout
+        attached = self._directory.attach(channel, mode, start, patience, expected=schema)
 
         def reattach(ended: bytes) -> Attached | None:
             self._check()
-            return self._directory.attach_to_successor(channel, mode, ended)
+            return self._directory.attach_to_successor(channel, mode, ended, schema)
 
         consumer = Consumer(channel, attached, reattach if follow else None)
         self._consumers.add(consumer)
@@ -400,9 +414,6 @@ class Hub:
                 stack.callback(consumer.close)
             for producer in list(self._producers.values()):
                 stack.callback(producer.close)
-
-    def _register(self, block: DataBlockProducer) -> Lease:
-        return self._directory.register(block, self._timeout)
 
     def _check(self) -> None:
         if self._pid != os.getpid():

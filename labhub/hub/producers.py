@@ -14,7 +14,7 @@ import numpy as np
 from labhub.datablock.config import ChecksumPolicy
 from labhub.datablock.producer import DataBlockProducer, Lossless, open_producer
 from labhub.datablock.writing import WriteSlot
-from labhub.errors import ChannelBusy, ClosedError, InvalidArgument
+from labhub.errors import ChannelBusy, ClosedError, InvalidArgument, SchemaConflict
 from labhub.hub.holder import describe_process
 from labhub.hub.lease import Lease
 from labhub.schema import Schema
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Register = Callable[[DataBlockProducer], Lease]
+# Of a wanted schema and the pid of who holds the channel: how the schemas differ; None if they do not.
+Conflict = Callable[[Schema, int], SchemaConflict | None]
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,12 @@ class Producer:
         Its name.
     """
 
-    def __init__(self, channel: str, directory: str, wanted: Wanted, register: Register) -> None:
+    def __init__(self, channel: str, directory: str, wanted: Wanted, register: Register, conflict: Conflict) -> None:
         self.channel = channel
         self._directory = directory
         self._wanted = wanted
         self._register = register
+        self._conflict = conflict
         self._block: DataBlockProducer | None = None
         self._release: Callable[[], object] | None = None
         self._lease: Lease | None = None
@@ -268,6 +271,8 @@ class Producer:
                 checksum=self._wanted.checksum,
             )
         except ChannelBusy as busy:
+            if error := self._conflict(schema, busy.pid):
+                raise error from None
             raise ChannelBusy(
                 f"channel {self.channel!r} already has a producer: {describe_process(busy.pid)}; "
                 "close that one first, or choose another name",
