@@ -190,6 +190,16 @@ class DataBlockConsumer:
         self._untold = 0
         self._ready += piece.by_epoch()
 
+    @property
+    def findings(self) -> Findings | None:
+        """The corrupt slots that were found so far; None if no checksum is verified."""
+        return self._findings
+
+    def share_findings(self, findings: Findings) -> None:
+        """Go on from what another consumer of the same segment has found: nobody is told of it again."""
+        self._findings = findings
+        self._history = History(self._native, self.name, self.schema, findings)
+
     def tell_corrupt(self, report: Callable[[int], object]) -> None:
         """Have `report` called with the seq of each corrupt slot (``checksum="enforced"``), once, as it is found."""
         if self._findings is not None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from labhub import liveness
+from labhub.datablock.checksums import Findings
 from labhub.datablock.consumer import DataBlockConsumer, Mode, Start, open_consumer
 from labhub.datablock.location import segment_directory
 from labhub.datablock.producer import DataBlockProducer
@@ -59,6 +60,8 @@ class Directory:
         self._messenger = messenger
         # The broker counts a process as a reader of a channel or not, so only its first and last reader are told.
         self._readers: Counter[str] = Counter()
+        # Of the looks at each channel, with the instance id of its segment: every look attaches anew.
+        self._findings: dict[str, tuple[bytes, Findings]] = {}
         self._readers_lock = threading.RLock()
 
     def list(self, pattern: str, timeout: float) -> list[ChannelEntry]:
@@ -233,9 +236,21 @@ class Directory:
             assert declared is not None  # raw bytes are not compared
             raise falsely_declared(entry, declared, directory) from None
         messenger, channel = self._messenger, entry.channel_name
+        if not counted:
+            self._share_findings(channel, block)
         block.tell_corrupt(lambda seq: _tell_corrupt(messenger, channel, seq))
         withdraw = self._count_reader(entry.channel_name) if counted else _nothing
         return block, Lease(block, withdraw)
+
+    def _share_findings(self, channel: str, block: DataBlockConsumer) -> None:
+        """Let one look at a channel know which slots the looks before it have found to be corrupt."""
+        if block.findings is None:
+            return
+        instance, findings = self._findings.get(channel, (b"", None))
+        if findings is not None and instance == block.instance_id:
+            block.share_findings(findings)
+        else:
+            self._findings[channel] = block.instance_id, block.findings
 
     def _count_reader(self, channel: str) -> Callable[[], Future[None]]:
         with self._readers_lock:

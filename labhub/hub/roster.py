@@ -62,15 +62,23 @@ class Roster:
         self._known: dict[str, _Known] = {}
         self._version = -1
 
-    def compare(self, entries: Iterable[ChannelEntry], version: int, now: float, *, anew: bool) -> list[ChannelEvent]:
+    def compare(
+        self, entries: Iterable[ChannelEntry], version: int, now: float, *, anew: bool, since: Iterable[Event] = ()
+    ) -> list[ChannelEvent]:
         """Take a whole list; return what has changed.
 
-        With `anew` the broker may have been restarted: a channel that it does not know is given `RETURN_GRACE` seconds
-        to come back.
+        With `anew` the broker may have been restarted: its versions begin again, and a channel that it does not know is
+        given `RETURN_GRACE` seconds to come back. `since` are the events between what was lost and the list: what came
+        and went meanwhile is told, too.
         """
+        if anew:
+            self._version = -1
+        news = []
+        for event in since:
+            if event.version <= version and event.event is not EventKind.CHECKSUM_ERROR:
+                news += self.happened(event)
         self._version = version
         there = {entry.channel_name: entry for entry in entries}
-        news = []
         for name in [name for name in self._known if name not in there]:
             known = self._known[name]
             if anew and known.missing_until is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import threading
 import time
@@ -55,6 +56,14 @@ class Inbox:
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed, timeout)
             return self._items[0] if self._items and not self._closed else None
+
+    def events_behind(self, gap: Gap) -> list[Event]:
+        """Return the events between this gap, which comes first, and the next one, without removing them."""
+        with self._changed:
+            if not self._items or self._items[0] is not gap:
+                return []  # they were forgotten, and another gap stands for them
+            behind = itertools.takewhile(lambda item: isinstance(item, Event), itertools.islice(self._items, 1, None))
+            return [item for item in behind if isinstance(item, Event)]
 
     def done(self, item: Event | Gap) -> None:
         """Remove the first item, unless it was forgotten meanwhile."""
@@ -175,7 +184,8 @@ class Watch(Iterator[ChannelEvent], AsyncIterator[ChannelEvent]):
         now = time.monotonic()
         if isinstance(item, Gap):
             entries, version = self._messenger.read_directory(self.pattern, self._reply_timeout)
-            self._news += self._roster.compare(entries, version, now, anew=item.anew)
+            since = self._inbox.events_behind(item)
+            self._news += self._roster.compare(entries, version, now, anew=item.anew, since=since)
         elif item is not None:
             self._news += self._roster.happened(item)
         self._news += self._roster.expire(now)

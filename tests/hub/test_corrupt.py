@@ -43,6 +43,7 @@ def test_a_corrupt_slot_is_told_to_its_readers_and_once_to_whoever_watches(hub, 
             assert (consumer.lost, consumer.corrupt) == (0, 1)
         with pytest.raises(ChecksumError):
             hub["x"].snapshot()
+        assert hub["x"].snapshot().seq.tolist() == [0, 2, 3]  # told once, though each look attaches anew
         producer.close()
         events = [next(watch) for _ in range(3)]
         assert [(event.kind, event.detail) for event in events] == [

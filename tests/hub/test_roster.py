@@ -99,3 +99,18 @@ def test_a_checksum_error_is_told_whatever_the_version() -> None:
     news = known(entry()).happened(event(EventKind.CHECKSUM_ERROR, 0, detail="seq 7", producer_pid=3))
     assert news == [ChannelEvent("checksum_error", "c", None, 3, "seq 7")]
     assert repr(news[0]) == "ChannelEvent('checksum_error', 'c')"
+
+
+def test_what_came_and_went_between_a_gap_and_the_list_is_told() -> None:
+    roster = known(entry("a"), entry("b"))
+    since = [
+        event(EventKind.APPEARED, 1, entry("a"), "a"),  # registered again
+        event(EventKind.APPEARED, 2, entry("c"), "c"),
+        event(EventKind.GONE, 3, name="c"),
+        event(EventKind.CHECKSUM_ERROR, 3, name="a"),  # told in its turn
+        event(EventKind.APPEARED, 4, entry("d"), "d"),  # not in the list yet
+    ]
+    news = roster.compare([entry("a")], 3, 0.0, anew=True, since=since)
+    assert kinds(news) == ["appeared c", "gone c"]
+    assert kinds([e for later in since for e in roster.happened(later)]) == ["checksum_error a", "appeared d"]
+    assert kinds(roster.expire(RETURN_GRACE)) == ["gone b"]

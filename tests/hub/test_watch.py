@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from labhub import runtime
 from labhub.errors import (
     BrokerUnreachable,
     ClosedError,
@@ -19,7 +20,8 @@ from labhub.errors import (
     QuotaExceeded,
     TimeoutExpired,
 )
-from labhub.hub import connect, named_broker
+from labhub.hub import connect, named_broker, start_broker, stop_broker
+from labhub.hub.roster import RETURN_GRACE
 from labhub.hub.watching import MAX_UNREAD, Inbox
 from labhub.protocol.client_state import Gap
 from labhub.protocol.messages import Event, EventKind
@@ -30,8 +32,8 @@ def told(watch, n):
     return [f"{event.kind} {event.channel}" for event in (next(watch) for _ in range(n))]
 
 
-def nothing_more(watch, monkeypatch_timeout=0.3):
-    watch._timeout = monkeypatch_timeout
+def nothing_more(watch, seconds=0.3):
+    watch._timeout = seconds
     with pytest.raises(TimeoutExpired):
         next(watch)
 
@@ -114,6 +116,30 @@ def test_a_restarted_broker_goes_unnoticed(wait_until):
         assert sorted(told(watch, 3)) == ["gone x1", "gone x2", "gone x3"]
         hub.close()
         assert list(watch) == []
+
+
+@pytest.fixture
+def endless_broker():
+    """A broker process that can be killed; whichever runs in the end is stopped."""
+    yield start_broker(endpoint=ANY_PORT)
+    stop_broker()
+
+
+def test_a_broker_that_is_killed_again_and_again(endless_broker, wait_until):
+    broker = endless_broker
+    with connect() as hub:
+        producers = [hub.producer(f"x{k}", dtype="f8") for k in range(5)]
+        watch = hub.watch(existing=False, timeout=20)
+        for k in range(3):
+            os.kill(broker.pid, signal.SIGKILL)
+            wait_until(lambda: hub.status != "connected" and runtime.find_live() is None)
+            assert producers[0].write(1.0) == k
+            broker = start_broker(endpoint=ANY_PORT)
+            wait_until(lambda: hub.status == "connected", 20)
+            hub.producer(f"new{k}", dtype="f8").close()
+            assert told(watch, 2) == [f"appeared new{k}", f"gone new{k}"]
+        nothing_more(watch, RETURN_GRACE + 1)
+        assert [channel.name for channel in hub.channels()] == [f"x{k}" for k in range(5)]
 
 
 def test_ctrl_c_ends_the_wait_and_the_iteration_goes_on(hub):

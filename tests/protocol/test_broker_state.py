@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -10,9 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labhub.protocol.broker_state import BrokerState, Peer
-from labhub.protocol.messages import HEARTBEAT_EXPIRY, MAX_PAGE_NBYTES, TAKEOVER_GRACE
+from labhub.protocol.messages import (
+    HEARTBEAT_EXPIRY,
+    MAX_PAGE_NBYTES,
+    REPLY_TO,
+    TAKEOVER_GRACE,
+    TYPE_NAME,
+    Error,
+    Event,
+)
 from labhub.protocol.registry import Registration
 from tests.protocol.conversation import ALICE, BOB, OTHER, Conversation
+
+MESSAGE_OF = {name.encode(): kind for kind, name in TYPE_NAME.items()}
 
 
 @pytest.mark.parametrize("verdict", ["alive", "unknown"])
@@ -341,3 +353,30 @@ def test_garbage_is_answered_with_an_error(frames: list[bytes]) -> None:
     for out in state.receive(ALICE, frames, 0.0):
         assert out.frames[-2] in (b"ERROR", b"LIST_ACK")
     assert len(state.registry) == 0
+
+
+def test_a_hundred_thousand_broken_messages_break_nothing() -> None:
+    rng = random.Random(38)
+    state = BrokerState(probe=lambda _: "unknown", allowed=lambda key: key != "stranger")
+    peers = [Peer(b"a", "key"), Peer(b"b", "stranger"), Peer(b"c", "other key")]
+    body = json.dumps(
+        {"channel_name": "c", "shm_name": "c", "schema_hash": "00" * 32, "schema_version": 1, "producer_pid": 1}
+        | {"watch_id": "w", "pattern": "*", "consumer_pid": 1, "seq": 1, "metrics": {"a": 1}, "channels": ["c"]}
+    ).encode()
+    kinds = [name.encode() for name in TYPE_NAME.values()]
+    outcomes: Counter[bytes] = Counter()
+    for k in range(100_000):
+        broken = bytearray(body)
+        for _ in range(rng.randrange(3)):
+            broken[rng.randrange(len(broken))] = rng.randrange(256)
+        frames = [rng.choice(kinds), bytes(broken), b"C"][: rng.choice((2, 2, 2, 2, 1, 3))]
+        for out in state.receive(rng.choice(peers), frames, k / 1000):
+            outcomes[out.frames[-2]] += 1
+    # All of it happened: answers of every kind, events, refusals, and what could not even be answered.
+    assert {REPLY_TO[kind] for kind in REPLY_TO} == {MESSAGE_OF[name] for name in outcomes} - {Error, Event}
+    assert outcomes[b"ERROR"] > 10_000
+    assert outcomes[b"EVENT"] > 100
+    assert state.ignored > 1000
+    assert len(state.watches) <= 2 * 256
+    (out,) = state.receive(peers[0], [b"LIST_REQ", b"{}"], 1000.0)
+    assert out.frames[0] == b"LIST_ACK"
