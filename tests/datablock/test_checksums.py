@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -424,3 +426,17 @@ class TestReferenceLevel:
                 slot.verify_checksum()
             with pytest.raises(IncompatibleSegment, match="checksum_policy"):
                 find_datablock_consumer("r", 0, DataBlockConfig(checksum_policy=ChecksumPolicy.ENFORCED))
+
+
+def test_ctrl_c_in_a_write_that_waits_leaves_no_slot_open() -> None:
+    with sealed(capacity=1, timeout=None, evict_after=None) as p, open_consumer("x", SCHEMA, mode="lossless") as c:
+        p.write(pattern(0))
+        for write in (lambda: p.write(pattern(1)), lambda: p.write_many([pattern(1)])):
+            timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                write()
+            timer.join()
+        assert next(c.batches(timeout=5)).seq.tolist() == [0]
+        assert p.write(pattern(1)) == 1
+        assert next(c.batches(timeout=5)).verify_checksum().tolist() == [True]
