@@ -24,11 +24,12 @@ test:  ## every test, notebooks included, in a fresh environment
 quick: $(VENV)/.built  ## the tests in the development environment, without making a new one
 	$(VENV)/bin/python -m pytest -x -q
 
-check: $(VENV)/.built  ## style, types and layers
+check: $(VENV)/.built  ## style, types, layers, and the stub of the compiled core
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python -m labhub.testing.stub
 
 bench-core: $(VENV)/.built  ## what a slot costs in Python, a scan in instructions, a discovery in milliseconds
 	for name in per_slot scan discovery; do $(VENV)/bin/python benchmarks/$$name.py || exit 1; done

@@ -32,7 +32,7 @@ _MODULE_OF = {
     "get_cmake_dir": "datablock.headers",
     "get_include": "datablock.headers",
     "DataBlockProducer": "datablock.producer",
-    "WriteHandle": "datablock.producer",
+    "WriteHandle": "datablock.writing",
     "create_datablock_producer": "datablock.producer",
     "create_datablock_producer_impl": "datablock.producer",
     "Hub": "hub",

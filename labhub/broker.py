@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from labhub import liveness
 from labhub.errors import BrokerUnreachable, InvalidArgument, LabHubError
-from labhub.protocol.broker_state import BrokerState, Peer
+from labhub.protocol.broker_state import BrokerState, Outgoing, Peer
 from labhub.protocol.registry import ChannelRegistry, Registration
 from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, AllowList, load_key
 from labhub.transport.router import Router
@@ -45,8 +45,8 @@ class BrokerConfig:
         Called as ``on_ready(endpoint, public_key)`` once it listens.
     allow : {"user", "any"}
         Let in this user's own key and the enrolled ones, or everybody.
-    max_channels_per_key : int
-        How many channels one client may register.
+    max_channels_per_key, max_watches_per_key : int
+        How many channels one client may register, and how many watches it may have.
     """
 
     endpoint: str = DEFAULT_ENDPOINT
@@ -54,6 +54,7 @@ class BrokerConfig:
     on_ready: Callable[[str, str], object] | None = None
     allow: Literal["user", "any"] = "user"
     max_channels_per_key: int = 20_000
+    max_watches_per_key: int = 256
 
 
 class BrokerService:
@@ -145,6 +146,8 @@ class BrokerService:
             bury=lambda r: liveness.bury(r.shm_name, r.metadata),
             allowed=allowed.__contains__,
             max_channels_per_key=config.max_channels_per_key,
+            max_watches_per_key=config.max_watches_per_key,
+            started_at=time.monotonic(),
         )
         self.endpoint, self.public_key = self._router.endpoint, key.public if key else ""
         self._started_at = time.monotonic()
@@ -171,7 +174,7 @@ class BrokerService:
                 self._answer(router, state)
                 if (now := time.monotonic()) >= next_tick:
                     next_tick = now + TICK
-                    state.tick(now)
+                    self._send(router, state.tick(now))
         finally:
             router.close()
             state.close(time.monotonic())
@@ -188,8 +191,12 @@ class BrokerService:
             except LabHubError:  # a reply that cannot be encoded must not end the service
                 logger.exception("a request could not be answered")
                 continue
-            for out in replies:
-                router.send(out.routing_id, out.frames)
+            self._send(router, replies)
+
+    @staticmethod
+    def _send(router: Router, messages: list[Outgoing]) -> None:
+        for out in messages:
+            router.send(out.routing_id, out.frames)
 
     def __enter__(self) -> Self:
         return self.start()

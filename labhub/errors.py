@@ -133,6 +133,10 @@ class ChannelBusy(LabHubError, RuntimeError):
     pid: int = 0
 
 
+class SchemaConflict(SchemaMismatch, ChannelBusy):
+    """The channel already has a live producer, and with another schema; the attributes are those of both."""
+
+
 class TimeoutExpired(LabHubError, TimeoutError):
     """Nothing arrived within the timeout (in seconds)."""
 
@@ -146,10 +150,13 @@ class BackpressureTimeout(TimeoutExpired):
         Process of the slowest lossless consumer.
     lag : int
         Its lag (in slots).
+    written : int
+        How many slots of a `write_many` were written before.
     """
 
     pid: int = 0
     lag: int = 0
+    written: int = 0
 
 
 class StreamError(LabHubError, RuntimeError):
@@ -246,3 +253,7 @@ class ProtocolError(LabHubError, ValueError):
     """
 
     code: str = "INVALID_REQUEST"
+
+
+class QuotaExceeded(ProtocolError):
+    """A client key has as many registered channels, or watches, as one may."""

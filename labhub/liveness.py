@@ -32,9 +32,10 @@ def boot_id() -> str:
 
 
 def start_time_of(pid: int) -> float | None:
-    """Return when the process started (in seconds since the epoch), or None if there is none."""
+    """Return when the process started (in seconds since the epoch), or None if there is none, or only a zombie."""
     try:
-        return psutil.Process(pid).create_time()
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except (psutil.Error, ValueError, OverflowError):
         return None
 

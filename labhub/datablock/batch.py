@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labhub.datablock import checksums
 from labhub.schema import TIME, VALUE, Schema
 
 if TYPE_CHECKING:
@@ -134,6 +135,35 @@ class Batch:
         pandas.DataFrame
         """
         return self.to_xarray().to_dataframe()
+
+    def verify_checksum(self) -> NDArray[np.bool_]:
+        """Compare each slot with the checksum that its producer stored; for a channel with ``checksum="manual"``.
+
+        Returns
+        -------
+        ndarray of shape (n_slots,), bool
+            False for a slot that is corrupt.
+
+        Raises
+        ------
+        InvalidArgument
+            If a slot carries no checksum.
+        """
+        checksums.require_stored(self.headers)
+        good = np.ones(len(self), np.bool_)
+        good[checksums.mismatches(self.headers, self.data)] = False
+        return good
+
+    def by_epoch(self) -> list[Batch]:
+        """Return the slots of each epoch as a batch of its own."""
+        epochs = self.headers["epoch"]
+        seams = np.flatnonzero(np.diff(epochs)) + 1
+        batches, rest, done = [], self, 0
+        for seam in seams:
+            head, rest = rest.split(int(seam) - done)
+            batches.append(head)
+            done = int(seam)
+        return [*batches, rest]
 
     def split(self, n: int) -> tuple[Batch, Batch]:
         """Return the first `n` slots and the rest; the loss belongs to the first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from typing import Literal
 
 from labhub.errors import InvalidArgument
 
@@ -50,6 +51,14 @@ class ChecksumPolicy(IntEnum):
     ENFORCED = 2
     """Every commit stores one, and every read verifies it."""
 
+    @property
+    def wire(self) -> str:
+        """Name of the policy in messages to the broker."""
+        return ("None", "Manual", "Enforced")[self]
+
+
+Checksum = Literal["none", "manual", "enforced"] | ChecksumPolicy
+
 
 class DataBlockPageSize(Enum):
     """Granularity (in bytes) to which the size of a segment is rounded up."""
@@ -76,6 +85,7 @@ class DataBlockConfig:
     shared_secret : int, optional
         Detects a wrong or stale segment (0: none asked). It is not access control.
     checksum_policy : ChecksumPolicy, optional
+        NONE unless given.
     """
 
     policy: DataBlockPolicy | None = None
@@ -95,6 +105,21 @@ class DataBlockConfig:
     def slot_nbytes(self) -> int:
         """Bytes of one slot."""
         return self.page_nbytes if self.logical_unit_size is None else self.logical_unit_size
+
+
+def checksum_policy_of(checksum: object) -> ChecksumPolicy:
+    """Return the policy that is meant by ``"none"``, ``"manual"``, ``"enforced"`` or the policy itself.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is something else.
+    """
+    if isinstance(checksum, ChecksumPolicy):
+        return checksum
+    if checksum not in ("none", "manual", "enforced"):
+        raise InvalidArgument(f"checksum is 'none', 'manual', 'enforced' or a ChecksumPolicy, not {checksum!r}")
+    return ChecksumPolicy[str(checksum).upper()]
 
 
 def capacity_of(policy: DataBlockPolicy, capacity: int | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -11,19 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labhub import _native
+from labhub.datablock import checksums
 from labhub.datablock.batch import SLOT_HEADER, Batch
+from labhub.datablock.checksums import Findings
 from labhub.datablock.config import (
+    ChecksumPolicy,
     ConsumerSyncPolicy,
     DataBlockConfig,
     capacity_of,
-    checked_count,
+    checksum_policy_of,
     nanoseconds,
     nanoseconds_from_ms,
 )
+from labhub.datablock.history import History
 from labhub.datablock.iteration import Batches, Datasets, batches_of
 from labhub.datablock.location import segment_directory
 from labhub.datablock.reading import ConsumeHandle, ReadSlot
-from labhub.errors import InvalidArgument, TimeoutExpired
+from labhub.errors import ChecksumError, InvalidArgument, StreamError, TimeoutExpired
 from labhub.names import check_name
 from labhub.schema import Schema
 
@@ -57,8 +62,13 @@ class DataBlockConsumer:
         self.mode: Mode = mode
         self._views: dict[int, NDArray[Any]] = {}
         self._in_place: list[NDArray[Any] | None] = []  # the same, by index, for `views`
-        self._ready: list[Batch] = []  # read, but not handed out yet
+        self._ready: list[Batch | StreamError] = []  # read, but not handed out yet
         self._untold = 0  # lost, but in no batch yet
+        self._corrupt = 0
+        self._findings: Findings | None = None  # of verifying every slot
+        if native.checksum_policy == ChecksumPolicy.ENFORCED:
+            self._findings = Findings(name, native.capacity)
+        self._history = History(native, name, schema, self._findings)
         self._finalize = weakref.finalize(self, native.close)
 
     # ---------------------------------------------------------------------------------------------------- iteration
@@ -98,6 +108,9 @@ class DataBlockConsumer:
             While iterating, if this lossless consumer held the producer up for too long; the iteration can go on.
         ProducerGone
             While iterating, see `until_gone`.
+        ChecksumError
+            While iterating, for each corrupt slot (``checksum="enforced"``), behind the batch of those before it; the
+            iteration can go on.
         """
         return batches_of(self, max_slots, min_slots, timeout, until_gone)
 
@@ -127,7 +140,7 @@ class DataBlockConsumer:
     def next_batch(self, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool) -> Batch | None:
         """Wait for one batch; None at the end of the stream. `batches` is the friendlier form, with the same errors."""
         if self._ready:
-            return self._ready.pop(0)
+            return self._hand_out()
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -139,30 +152,65 @@ class DataBlockConsumer:
             if self.mode == "latest":
                 self._native.skip_to_newest()
                 max_slots = 1
-            if batch := self._read(min(unread, max_slots)):
-                return batch
+            self._read(min(unread, max_slots))
+            if self._ready:
+                return self._hand_out()
 
-    def put_back(self, batch: Batch) -> None:
-        """Hand a batch out once more, first: it was read for somebody who no longer waits."""
-        self._ready.insert(0, batch)
+    def put_back(self, item: Batch | StreamError) -> None:
+        """Hand a batch, or an error, out once more, first: it was read for somebody who no longer waits."""
+        self._ready.insert(0, item)
 
-    def _read(self, n: int) -> Batch | None:
+    def _hand_out(self) -> Batch:
+        item = self._ready.pop(0)
+        if isinstance(item, StreamError):
+            raise item
+        return item
+
+    def _read(self, n: int) -> None:
         data = np.empty((n, *self.schema.shape), self.schema.dtype)
         headers = np.empty(n, SLOT_HEADER)
         count, lost = self._native.read(data.reshape(-1).view(np.uint8), headers.view(np.void))
         self._untold += lost
         if count == 0:  # the producer was faster than the copy; what it cost is told with the next batch
-            return None
-        batch = Batch(self.name, self.schema, data[:count], headers[:count], self._untold)
+            return
+        batch = Batch(self.name, self.schema, data[:count], headers[:count])
+        first = 0
+        if self._findings is not None:
+            # The copy was validated: a slot that does not match its checksum was not overwritten, but is corrupt.
+            for bad in checksums.mismatches(batch.headers, batch.data):
+                self._get_ready(batch, first, bad)
+                self._ready.append(self._found_corrupt(batch.headers[bad]))
+                first = bad + 1
+        self._get_ready(batch, first, count)
+
+    def _get_ready(self, batch: Batch, first: int, end: int) -> None:
+        """Let some slots of a batch be handed out, one batch for each epoch; the first one tells what was lost."""
+        if first == end:
+            return
+        piece = Batch(self.name, self.schema, batch.data[first:end], batch.headers[first:end], self._untold)
         self._untold = 0
-        epochs = headers["epoch"][:count]
-        while epochs[0] != epochs[-1]:  # a takeover in the middle: a batch never spans two epochs
-            seam = int(np.argmax(epochs != epochs[0]))
-            batch, rest = batch.split(seam)
-            self._ready.append(batch)
-            batch, epochs = rest, epochs[seam:]
-        self._ready.append(batch)
-        return self._ready.pop(0)
+        self._ready += piece.by_epoch()
+
+    @property
+    def findings(self) -> Findings | None:
+        """The corrupt slots that were found so far; None if no checksum is verified."""
+        return self._findings
+
+    def share_findings(self, findings: Findings) -> None:
+        """Go on from what another consumer of the same segment has found: nobody is told of it again."""
+        self._findings = findings
+        self._history = History(self._native, self.name, self.schema, findings)
+
+    def tell_corrupt(self, report: Callable[[int], object]) -> None:
+        """Have `report` called with the seq of each corrupt slot (``checksum="enforced"``), once, as it is found."""
+        if self._findings is not None:
+            self._findings.report = report
+
+    def _found_corrupt(self, header: np.void) -> ChecksumError:
+        """Count the slot that was just read as corrupt; the error to raise."""
+        assert self._findings is not None  # nobody else verifies
+        self._corrupt += 1
+        return self._findings.add(header)
 
     def _expired(self, timeout: float | None) -> TimeoutExpired:
         return TimeoutExpired(
@@ -189,18 +237,13 @@ class DataBlockConsumer:
         ------
         TimeoutExpired
             If nothing was ever written and nothing came in time.
+        ChecksumError
+            If the slot is corrupt (``checksum="enforced"``); the next call passes over it.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            head = self._native.head
-            if head:
-                batch = self._peek(head - 1, 1)
-                if len(batch):
-                    return batch
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            unread = self._native.wait(1, nanoseconds(left))
-            if unread <= 0 and self._native.head == head:
-                raise self._expired(timeout or 0.0)
+        batch = self._history.latest(timeout)
+        if batch is None:
+            raise self._expired(timeout or 0.0)
+        return batch
 
     def snapshot(self, last: int | None = None, seconds: float | None = None) -> Batch:
         """Return recent history from the ring, without moving the cursor.
@@ -217,37 +260,13 @@ class DataBlockConsumer:
         -------
         Batch
             Possibly empty. `lost` is 0: nothing is missing that was asked for and still there.
+
+        Raises
+        ------
+        ChecksumError
+            If one of them is corrupt (``checksum="enforced"``); later snapshots leave that slot out.
         """
-        head = self._native.head
-        n = self.capacity if last is None else checked_count("last", last)
-        first = max(0, head - min(n, self.capacity))
-        if seconds is not None:
-            first = max(first, self._first_since(first, head, seconds))
-        return self._peek(first, head - first)
-
-    def _first_since(self, first: int, head: int, seconds: float) -> int:
-        span = nanoseconds(seconds, "seconds")
-        newest = self._peek(head - 1, 1) if head else None
-        if newest is None or not len(newest):
-            return first
-        since = int(newest.timestamp_ns[0]) - span
-        low, high = first, head - 1  # timestamps never fall within an epoch
-        while low < high:
-            middle = (low + high) // 2
-            probe = self._peek(middle, 1)
-            if len(probe) and probe.timestamp_ns[0] >= since:
-                high = middle
-            else:
-                low = middle + 1
-        return low
-
-    def _peek(self, first: int, n: int) -> Batch:
-        data = np.empty((n, *self.schema.shape), self.schema.dtype)
-        headers = np.empty(n, SLOT_HEADER)
-        count = 0
-        if n:
-            _, count = self._native.peek(first, data.reshape(-1).view(np.uint8), headers.view(np.void))
-        return Batch(self.name, self.schema, data[:count], headers[:count])
+        return self._history.snapshot(last, seconds)
 
     def to_xarray(self, last: int | None = None, seconds: float | None = None) -> xr.Dataset:
         """Return recent history as an `xarray.Dataset`; see `snapshot` and `Batch.to_xarray`."""
@@ -266,8 +285,8 @@ class DataBlockConsumer:
         Returns
         -------
         ReadSlot
-            A context manager with a read-only `array`. What it showed is true only once it was left without `Lapped` or
-            `Evicted`.
+            A context manager with a read-only `array`. What it showed is true only once it was left without `Lapped`,
+            `Evicted` or `ChecksumError`.
         """
         nanoseconds(timeout)
         return ReadSlot(self, timeout)
@@ -291,12 +310,18 @@ class DataBlockConsumer:
         Lapped, Evicted
             Instead of the next slot, if the one before was overwritten meanwhile: discard what it showed.
         TimeoutExpired
+        InvalidArgument
+            If every slot has to be verified (`ChecksumPolicy.ENFORCED`), which `batches` and `slot` do.
 
         Examples
         --------
         >>> for frame in consumer.views(timeout=1):  # doctest: +SKIP
         ...     total += frame.sum()
         """
+        if self._findings is not None:
+            raise InvalidArgument(
+                f"views() verifies no checksum, and {self.name!r} enforces them; use batches() or slot()"
+            )
         if not self._in_place:
             self._in_place = [None] * self.capacity
         return self._native.views(self._in_place, self._view, self.mode == "latest", nanoseconds(timeout))
@@ -317,6 +342,8 @@ class DataBlockConsumer:
         Raises
         ------
         Evicted
+        ChecksumError
+            If the slot is corrupt (`ChecksumPolicy.ENFORCED`); the next call goes on behind it.
         """
         timeout = nanoseconds_from_ms(timeout_ms)
         try:
@@ -361,6 +388,16 @@ class DataBlockConsumer:
     def lost(self) -> int:
         """How many slots this consumer lost so far, exactly."""
         return self._native.lost
+
+    @property
+    def corrupt(self) -> int:
+        """How many slots that it read did not match their checksum; neither received nor lost."""
+        return self._corrupt
+
+    @property
+    def checksum_policy(self) -> ChecksumPolicy:
+        """Whether slots carry a checksum."""
+        return ChecksumPolicy(self._native.checksum_policy)
 
     @property
     def epoch(self) -> int:
@@ -521,7 +558,7 @@ def find_datablock_consumer(
         slot_nbytes=config.logical_unit_size,
         policy=config.policy,
         sync_policy=config.consumer_sync_policy,
-        checksum_policy=config.checksum_policy,
+        checksum_policy=None if config.checksum_policy is None else checksum_policy_of(config.checksum_policy),
     )
     return DataBlockConsumer(native, shm_name, Schema.raw(native.slot_nbytes), "latest" if latest else "lossless")
 

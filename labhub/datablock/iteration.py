@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from labhub.datablock.batch import Batch
 from labhub.datablock.config import checked_count, nanoseconds
-from labhub.errors import InvalidArgument, TimeoutExpired
+from labhub.errors import InvalidArgument, StreamError, TimeoutExpired
 from labhub.schema import Schema
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class BatchSource(Protocol):
     def next_batch(self, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool) -> Batch | None:
         """Wait for one batch; None at the end of the stream."""
 
-    def put_back(self, batch: Batch) -> None:
-        """Hand a batch out once more, first."""
+    def put_back(self, item: Batch | StreamError) -> None:
+        """Hand a batch, or an error, out once more, first."""
 
 
 def batches_of(
@@ -111,10 +111,12 @@ class Batches(Iterator[Batch], AsyncIterator[Batch]):
                     raise
 
 
-async def _outcome(waiting: asyncio.Future[Batch | None]) -> Batch | None:
+async def _outcome(waiting: asyncio.Future[Batch | None]) -> Batch | StreamError | None:
     """Return what a cancelled wait still brought, if anything."""
     try:
         return await waiting
+    except StreamError as error:  # told once, so somebody must be told
+        return error
     except Exception:  # noqa: BLE001  the task is being cancelled; its consumer will raise this again
         return None
 

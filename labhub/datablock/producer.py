@@ -11,18 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labhub import _native
+from labhub.datablock import checksums
 from labhub.datablock.config import (
+    Checksum,
     ChecksumPolicy,
     ConsumerSyncPolicy,
     DataBlockConfig,
     DataBlockPolicy,
     capacity_of,
     checked_count,
+    checksum_policy_of,
     nanoseconds,
     nanoseconds_from_ms,
 )
 from labhub.datablock.encode import as_bytes, as_slot, as_slots
 from labhub.datablock.location import default_capacity, segment_directory
+from labhub.datablock.writing import WriteHandle, WriteSlot
 from labhub.errors import BackpressureTimeout, ClosedError, InvalidArgument
 from labhub.names import check_name
 from labhub.schema import Schema
@@ -61,6 +65,7 @@ class DataBlockProducer:
         *,
         policy: DataBlockPolicy,
         sync_policy: ConsumerSyncPolicy,
+        checksum_policy: ChecksumPolicy,
         timeout: float | None,
         evict_after: float | None,
     ) -> None:
@@ -70,13 +75,18 @@ class DataBlockProducer:
         self.directory = directory
         self.policy = policy
         self.sync_policy = sync_policy
+        self.checksum_policy = checksum_policy
         self._dtype = schema.dtype
         self._shape = schema.shape
         self._plain_bytes = schema == Schema.raw(schema.slot_nbytes)
+        self._enforced = checksum_policy is ChecksumPolicy.ENFORCED
         self._evict_after_ns = nanoseconds(evict_after, "evict_after")
         self.timeout = timeout
         self.evict_after = evict_after
         self._views: dict[int, NDArray[Any]] = {}
+        self._payload = native.mapping.payload()
+        self._stride = native.stride
+        self._slot_nbytes = schema.slot_nbytes
         self._finalize = weakref.finalize(self, native.close)
 
     def write(self, record: object) -> int:
@@ -101,6 +111,8 @@ class DataBlockProducer:
             If a lossless consumer held the ring full for longer than `timeout`; nothing was written then.
         ClosedError, ConcurrentUseError, ForkedProcessError
         """
+        if self._enforced:
+            return self._write_sealed(self._bytes_of(record))
         seq = self._put(record)
         return self._write_converted(record) if seq is None else seq
 
@@ -131,6 +143,8 @@ class DataBlockProducer:
             As `write`; its attribute `written` says how many slots were written before.
         """
         data = as_bytes(as_slots(records, self.schema))
+        if self._enforced:
+            return self._write_many_sealed(data)
         return self._native.write_many(data, self._timeout_ns, self._evict_after_ns)
 
     def slot(self) -> WriteSlot:
@@ -234,6 +248,7 @@ class DataBlockProducer:
             "schema": self.schema.to_json(),
             "policy": self.policy.wire,
             "consumer_sync_policy": self.sync_policy.wire,
+            "checksum_policy": self.checksum_policy.wire,
             "ring_buffer_capacity": self.capacity,
             "slot_nbytes": self.schema.slot_nbytes,
         }
@@ -260,8 +275,45 @@ class DataBlockProducer:
     def _claim(self) -> int:
         return self._native.claim(self._timeout_ns, self._evict_after_ns)
 
-    def _commit(self, nbytes: int) -> int:
-        return self._native.commit(nbytes)
+    def _bytes_of(self, record: object) -> NDArray[np.uint8]:
+        if not (self._plain_bytes and isinstance(record, bytes | bytearray | memoryview)):
+            return as_bytes(as_slot(record, self.schema))
+        try:
+            return np.frombuffer(record, np.uint8)
+        except (ValueError, BufferError) as error:
+            raise InvalidArgument(f"a C-contiguous buffer is needed: {error}") from None
+
+    def _write_sealed(self, data: NDArray[np.uint8]) -> int:
+        """Write one slot with its checksum, which is that of the bytes in the slot: nobody changes those any more."""
+        index = self._claim()
+        try:
+            if data.size <= self._slot_nbytes:  # else the commit refuses it
+                self._raw(index)[: data.size] = data
+            return self._commit(index, data.size)
+        except BaseException:
+            self._abort()
+            raise
+
+    def _write_many_sealed(self, data: NDArray[np.uint8]) -> int:
+        slots = data.reshape(-1, self.schema.slot_nbytes)
+        for written, slot in enumerate(slots):
+            try:
+                self._write_sealed(slot)
+            except BackpressureTimeout as error:
+                error.written = written
+                raise
+        return len(slots)
+
+    def _commit(self, index: int, nbytes: int, *, seal: bool = False) -> int:
+        if not (seal or self._enforced):
+            return self._native.commit(nbytes)
+        return self._native.commit(nbytes, checksum=checksums.digest(self._raw(index)[: max(0, nbytes)]))
+
+    def _require_checksums(self) -> None:
+        if self.checksum_policy is ChecksumPolicy.NONE:
+            raise InvalidArgument(
+                f"{self.name!r} carries no checksums; create it with ChecksumPolicy.MANUAL (checksum='manual')"
+            )
 
     def _abort(self) -> None:
         self._native.abort()
@@ -270,11 +322,13 @@ class DataBlockProducer:
         """Return the writable array of one slot; made once, as making it costs more than a write."""
         view = self._views.get(index)
         if view is None:
-            payload = self._native.mapping.payload()
-            start = index * self._native.stride
-            raw = payload[start : start + self.schema.slot_nbytes]
-            view = self._views[index] = raw.view(self._dtype).reshape(self._shape)
+            view = self._views[index] = self._raw(index).view(self._dtype).reshape(self._shape)
         return view
+
+    def _raw(self, index: int) -> NDArray[np.uint8]:
+        """Return the writable bytes of one slot."""
+        start = index * self._stride
+        return self._payload[start : start + self._slot_nbytes]
 
     def __enter__(self) -> Self:
         return self
@@ -289,104 +343,6 @@ class DataBlockProducer:
         return f"DataBlockProducer({self.name!r}, {self.schema!r}, capacity={self.capacity}, {state})"
 
 
-class WriteSlot:
-    """One slot, open for writing in place.
-
-    Attributes
-    ----------
-    array : ndarray of shape slot_shape
-        The slot itself, in shared memory. It still holds an older slot's values: write all of it, or set `nbytes`.
-    nbytes : int
-        How many bytes to commit; all of them unless set.
-    seq : int
-        The slot's seq.
-    """
-
-    array: NDArray[Any]
-
-    def __init__(self, producer: DataBlockProducer) -> None:
-        self._producer = producer
-        self.nbytes = producer.schema.slot_nbytes
-        self.seq = -1
-
-    def __enter__(self) -> Self:
-        index = self._producer._claim()
-        self.seq = self._producer.next_seq
-        self.array = self._producer._view(index)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self._producer._abort()
-            return
-        try:
-            self._producer._commit(self.nbytes)
-        except InvalidArgument:
-            self._producer._abort()
-            raise
-
-
-class WriteHandle:
-    """An open slot of the reference-level API, made by `DataBlockProducer.acquire_write_slot`."""
-
-    def __init__(self, producer: DataBlockProducer, index: int) -> None:
-        self.producer = producer
-        self._slot: NDArray[np.uint8] | None = as_flat(producer._view(index))
-        self._nbytes: int | None = None
-
-    def write(self, data: bytes | bytearray | memoryview | NDArray[Any], offset: int = 0) -> None:
-        """Copy bytes into the slot, from `offset` (in bytes) on.
-
-        Raises
-        ------
-        InvalidArgument
-            If they do not fit.
-        ClosedError
-            If the slot was released before.
-        """
-        slot = self._open()
-        source = np.frombuffer(np.ascontiguousarray(data), np.uint8) if isinstance(data, np.ndarray) else None
-        source = np.frombuffer(data, np.uint8) if source is None else source
-        if offset < 0 or offset + source.size > slot.size:
-            raise InvalidArgument(f"{source.size} bytes at {offset} do not fit into a slot of {slot.size} bytes")
-        slot[offset : offset + source.size] = source
-
-    def commit(self, nbytes: int) -> None:
-        """Say how many bytes are valid; the slot becomes visible when it is released.
-
-        Raises
-        ------
-        InvalidArgument
-            If the slot is not that long.
-        """
-        slot = self._open()
-        if not 0 <= nbytes <= slot.size:
-            raise InvalidArgument(f"a slot of {slot.size} bytes cannot commit {nbytes}")
-        self._nbytes = nbytes
-
-    def release(self) -> None:
-        """Publish the slot if it was committed, else abort it. Twice is harmless."""
-        if self._slot is None:
-            return
-        self._slot = None
-        if self._nbytes is None:
-            self.producer._abort()
-        else:
-            self.producer._commit(self._nbytes)
-
-    def _open(self) -> NDArray[np.uint8]:
-        if self._slot is None:
-            raise ClosedError("this slot was released before; acquire another one")
-        return self._slot
-
-
-def as_flat(view: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return the bytes of a contiguous view, without a copy."""
-    return view.reshape(-1).view(np.uint8)
-
-
 def open_producer(
     name: str,
     schema: Schema,
@@ -396,6 +352,7 @@ def open_producer(
     lossless: Lossless = True,
     timeout: float | None = 5.0,
     evict_after: float | None = 1.0,
+    checksum: Checksum = "none",
     shared_secret: int = 0,
 ) -> DataBlockProducer:
     """Create the segment of a channel, or take it over from a producer that died.
@@ -416,6 +373,8 @@ def open_producer(
         How long a write waits for lossless consumers (in seconds).
     evict_after : float or None
         After how long without a move a lossless consumer that holds the producer up is evicted (in seconds).
+    checksum : {"none", "manual", "enforced"} or ChecksumPolicy
+        Whether slots carry a checksum: where the producer asks for it, or always, and then every read verifies it.
     shared_secret : int
         Detects a wrong or stale segment; 0 for none. It is not access control.
 
@@ -443,6 +402,7 @@ def open_producer(
         shared_secret=shared_secret,
         policy=DataBlockPolicy.RING_BUFFER,
         sync_policy=SYNC_OF[lossless],
+        checksum_policy=checksum_policy_of(checksum),
         timeout=timeout,
         evict_after=evict_after,
     )
@@ -488,6 +448,7 @@ def create_datablock_producer(
         shared_secret=config.shared_secret or 0,
         policy=policy,
         sync_policy=ConsumerSyncPolicy.LATEST_ONLY if sync is None else ConsumerSyncPolicy(sync),
+        checksum_policy=checksum_policy_of(config.checksum_policy or ChecksumPolicy.NONE),
         timeout=None,
         evict_after=None,
     )
@@ -503,6 +464,7 @@ def _open(
     shared_secret: int,
     policy: DataBlockPolicy,
     sync_policy: ConsumerSyncPolicy,
+    checksum_policy: ChecksumPolicy,
     timeout: float | None,
     evict_after: float | None,
 ) -> DataBlockProducer:
@@ -518,7 +480,7 @@ def _open(
         shared_secret=_checked_secret(shared_secret),
         policy=policy,
         sync_policy=sync_policy,
-        checksum_policy=ChecksumPolicy.NONE,
+        checksum_policy=checksum_policy,
     )
     return DataBlockProducer(
         native,
@@ -527,6 +489,7 @@ def _open(
         directory,
         policy=policy,
         sync_policy=sync_policy,
+        checksum_policy=checksum_policy,
         timeout=timeout,
         evict_after=evict_after,
     )

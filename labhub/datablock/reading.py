@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labhub import _native
+from labhub.datablock import checksums
 from labhub.datablock.batch import SLOT_HEADER, Batch
-from labhub.datablock.config import nanoseconds
+from labhub.datablock.config import ChecksumPolicy, nanoseconds
 from labhub.errors import ClosedError, InvalidArgument, StreamError, TimeoutExpired
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ReadSlot:
         if seq < 0:
             raise TimeoutExpired(f"no new slot on {consumer.name!r} within {self._timeout} s")
         try:
-            header = np.frombuffer(native.header(), SLOT_HEADER)[0]
+            self._header = header = np.frombuffer(native.header(), SLOT_HEADER)[0]
         except BaseException:
             _release_quietly(native)
             raise
@@ -76,10 +77,41 @@ class ReadSlot:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._consumer._native.release()
-        else:
-            _release_quietly(self._consumer._native)
+        """Close the slot.
+
+        Raises
+        ------
+        Lapped, Evicted
+            If it was overwritten meanwhile; discard what you read of it.
+        ChecksumError
+            If it was not, and is corrupt (``checksum="enforced"``).
+        """
+        consumer = self._consumer
+        if kind is not None:
+            _release_quietly(consumer._native)
+            return
+        try:
+            actual = self._digest() if consumer.checksum_policy is ChecksumPolicy.ENFORCED else None
+        finally:
+            consumer._native.release()  # looks at the seq: only what was not overwritten can be called corrupt
+        if actual is not None and not checksums.carries(self._header, actual):
+            raise consumer._found_corrupt(self._header)
+
+    def verify_checksum(self) -> bool:
+        """Whether the slot, as it is now, has the checksum that its producer stored; for ``checksum="manual"``.
+
+        The answer is good only if the slot is left without `Lapped` or `Evicted`.
+
+        Raises
+        ------
+        InvalidArgument
+            If the slot carries no checksum.
+        """
+        checksums.require_stored(np.atleast_1d(self._header))
+        return checksums.carries(self._header, self._digest())
+
+    def _digest(self) -> bytes:
+        return checksums.digest(self.array.reshape(-1).view(np.uint8)[: self.nbytes])
 
 
 def _release_quietly(native: _native.Consumer) -> None:
@@ -107,6 +139,7 @@ class ConsumeHandle:
         self.seq = int(batch.seq[0])
         self.timestamp_ns = int(batch.timestamp_ns[0])
         self.nbytes = int(batch.nbytes[0])
+        self._header = batch.headers
         flat = batch.data.reshape(-1).view(np.uint8)
         self._data: NDArray[np.uint8] | None = flat[: self.nbytes]
 
@@ -146,6 +179,20 @@ class ConsumeHandle:
             raise InvalidArgument(f"read_into needs a writable buffer of at least {data.size} bytes")
         target[: data.size] = data
         return data.size
+
+    def verify_checksum(self) -> bool:
+        """Whether the committed bytes have the checksum that the producer stored (`ChecksumPolicy.MANUAL`).
+
+        Raises
+        ------
+        InvalidArgument
+            If the slot carries none: the segment has `ChecksumPolicy.NONE`, or the producer did not ask for one.
+        ClosedError
+            If the slot was released before.
+        """
+        data = self._held()
+        checksums.require_stored(self._header)
+        return checksums.matches(self._header[0], data)
 
     def release(self) -> None:
         """Let go of the slot. Twice is harmless."""

@@ -13,7 +13,7 @@ from labhub.datablock.batch import Batch
 from labhub.datablock.consumer import DataBlockConsumer, Mode, Start
 from labhub.datablock.iteration import Batches, Datasets, batches_of
 from labhub.datablock.reading import ReadSlot
-from labhub.errors import ClosedError, ConcurrentUseError, TimeoutExpired
+from labhub.errors import ClosedError, ConcurrentUseError, StreamError, TimeoutExpired
 from labhub.hub.lease import Lease
 from labhub.schema import Schema
 
@@ -47,7 +47,8 @@ class Consumer:
         self._reattach = reattach
         self._lost_before = 0
         self._epochs_before = 0
-        self._put_back: list[Batch] = []
+        self._corrupt_before = 0
+        self._put_back: list[Batch | StreamError] = []
         self._next_look = 0.0
         self._closing = threading.Event()
         self._take(attached)
@@ -88,6 +89,9 @@ class Consumer:
             While iterating, if this lossless reader held the producer up for too long; the iteration can go on.
         ProducerGone
             While iterating, see `until_gone`.
+        ChecksumError
+            While iterating, for each corrupt slot (``checksum="enforced"``), behind the batch of those before it; the
+            iteration can go on.
         ClosedError
             The reader was closed.
         """
@@ -120,7 +124,10 @@ class Consumer:
     def next_batch(self, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool) -> Batch | None:
         """Wait for one batch; None at the end of the stream. `batches` is the friendlier form, with the same errors."""
         if self._put_back:
-            return self._put_back.pop(0)
+            item = self._put_back.pop(0)
+            if isinstance(item, StreamError):
+                raise item
+            return item
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._closing.is_set():
             left = CLOSE_INTERVAL if deadline is None else min(CLOSE_INTERVAL, max(0.0, deadline - time.monotonic()))
@@ -141,9 +148,9 @@ class Consumer:
             self._wait_for_return(self._reattach, timeout, deadline)
         return None
 
-    def put_back(self, batch: Batch) -> None:
-        """Hand a batch out once more, first: it was read for somebody who no longer waits."""
-        self._put_back.insert(0, batch)
+    def put_back(self, item: Batch | StreamError) -> None:
+        """Hand a batch, or an error, out once more, first: it was read for somebody who no longer waits."""
+        self._put_back.insert(0, item)
 
     def latest(self, timeout: float | None = None) -> Batch:
         """Return the newest slot, without moving the cursor; waits for the first one.
@@ -162,6 +169,8 @@ class Consumer:
         ------
         TimeoutExpired
             If nothing was ever written and nothing came in time.
+        ChecksumError
+            If the slot is corrupt (``checksum="enforced"``); the next call passes over it.
         """
         return self._block.latest(timeout)
 
@@ -179,6 +188,11 @@ class Consumer:
         -------
         Batch
             Possibly empty.
+
+        Raises
+        ------
+        ChecksumError
+            If one of them is corrupt (``checksum="enforced"``); later snapshots leave that slot out.
         """
         return self._block.snapshot(last, seconds)
 
@@ -197,8 +211,9 @@ class Consumer:
         Returns
         -------
         ReadSlot
-            A context manager with a read-only `array`. What it showed is true only once it was left without `Lapped` or
-            `Evicted`. It raises `EOFError` at the end of the stream, even if the consumer follows its channel.
+            A context manager with a read-only `array`. What it showed is true only once it was left without `Lapped`,
+            `Evicted` or `ChecksumError`. It raises `EOFError` at the end of the stream, even if the consumer follows
+            its channel.
         """
         return self._block.slot(timeout)
 
@@ -247,6 +262,11 @@ class Consumer:
     def lost(self) -> int:
         """How many slots this reader lost so far, exactly; of all incarnations of the channel that it followed."""
         return self._lost_before + self._block.lost
+
+    @property
+    def corrupt(self) -> int:
+        """How many slots that it read did not match their checksum: ``received + lost + corrupt == produced``."""
+        return self._corrupt_before + self._block.corrupt
 
     @property
     def epoch(self) -> int:
@@ -320,6 +340,7 @@ class Consumer:
         # Each incarnation counts its epochs from 1 on, and readers are promised that they rise.
         self._epochs_before += ended.epoch + 1 - attached[0].epoch
         self._lost_before += ended.lost
+        self._corrupt_before += ended.corrupt
         self._lease.close()
         self._take(attached)
 

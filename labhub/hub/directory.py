@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import logging
 import os
 import threading
 import time
@@ -11,24 +13,30 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from labhub import liveness
+from labhub.datablock.checksums import Findings
 from labhub.datablock.consumer import DataBlockConsumer, Mode, Start, open_consumer
 from labhub.datablock.producer import DataBlockProducer
 from labhub.errors import (
     BrokerUnreachable,
     ChannelBusy,
     ChannelNotFound,
-    InvalidArgument,
+    ForkedProcessError,
     LabHubError,
     ProtocolError,
+    SchemaConflict,
     SchemaMismatch,
     SegmentTokenMismatch,
     TimeoutExpired,
 )
 from labhub.hub.channels import directory_of, schema_of
 from labhub.hub.lease import Lease
+from labhub.hub.mismatch import conflict, conflict_of, falsely_declared, unexpected
 from labhub.messenger import Messenger, ProducerInfo
 from labhub.names import check_name
 from labhub.protocol.messages import ChannelEntry
+from labhub.schema import Schema
+
+logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 # How often the broker is asked whether something has changed (in seconds).
@@ -51,12 +59,12 @@ class Directory:
         self._messenger = messenger
         # The broker counts a process as a reader of a channel or not, so only its first and last reader are told.
         self._readers: Counter[str] = Counter()
+        # Of the looks at each channel, with the instance id of its segment: every look attaches anew.
+        self._findings: dict[str, tuple[bytes, Findings]] = {}
         self._readers_lock = threading.RLock()
 
     def list(self, pattern: str, timeout: float) -> list[ChannelEntry]:
         """Channels whose names match a shell pattern, in the order of their names."""
-        if not isinstance(pattern, str) or not 0 < len(pattern) <= 256:
-            raise InvalidArgument(f"a pattern is a text of 1 to 256 characters such as 'pump.*', not {pattern!r}")
         return self._messenger.list_channels(pattern, timeout)
 
     def find(self, channel: str, timeout: float) -> ChannelEntry:
@@ -72,6 +80,22 @@ class Directory:
         if entry is None:
             raise self._not_found(channel, timeout)
         return entry
+
+    def schema(self, channel: str, timeout: float) -> Schema | None:
+        """What the producer of a channel declared; raises as `find`."""
+        check_name(channel)
+        try:
+            text = self._messenger.query_schema(channel, timeout)
+        except ChannelNotFound:
+            raise self._not_found(channel, timeout) from None
+        return schema_of({"schema": text})
+
+    def conflict(self, channel: str, wanted: Schema, pid: int, timeout: float) -> SchemaConflict | None:
+        """What a channel that process `pid` holds differs in from the wanted schema; None where that is not known."""
+        try:
+            return conflict(channel, wanted, schema_of({"schema": self._messenger.query_schema(channel, timeout)}), pid)
+        except (BrokerUnreachable, ChannelNotFound):
+            return None
 
     def wait_for(self, channel: str, timeout: float | None) -> ChannelEntry:
         """Wait until a channel has a producer that is not dead.
@@ -117,9 +141,11 @@ class Directory:
         lease = Lease(block, lambda: self._sent(self._messenger.deregister_producer(block.name)))
         try:
             self._messenger.register_producer(block.name, info).result(timeout)
-        except (ChannelBusy, SchemaMismatch, ProtocolError):
+        except (ChannelBusy, SchemaMismatch, ProtocolError) as refusal:
             # Nothing of ours is registered, so nothing is withdrawn: under this name that could be somebody else's.
             block.close()
+            if isinstance(refusal, SchemaMismatch):
+                raise self._explained(block, refusal, timeout) from None
             raise
         except TimeoutError:
             lease.abandon()
@@ -131,8 +157,28 @@ class Directory:
             raise
         return lease
 
+    def _explained(self, block: DataBlockProducer, refusal: SchemaMismatch, timeout: float) -> SchemaMismatch:
+        """The broker's refusal with the fields that differ, where they are known."""
+        try:
+            entry = self._messenger.query(block.name, timeout)
+        except BrokerUnreachable:
+            return refusal
+        if entry is None:
+            return refusal
+        pid = entry.producer_pid
+        hashes = f"schema hash: {block.schema.layout_hash.hex()} here, {entry.schema_hash} there"
+        found = conflict(block.name, block.schema, schema_of(entry.metadata), pid)
+        return found or conflict_of(block.name, (hashes,), pid)
+
     def attach(
-        self, channel: str, mode: Mode, start: Start, timeout: float, *, counted: bool = True
+        self,
+        channel: str,
+        mode: Mode,
+        start: Start,
+        timeout: float,
+        *,
+        expected: Schema | None = None,
+        counted: bool = True,
     ) -> tuple[DataBlockConsumer, Lease]:
         """Find a channel and attach a reader to it.
 
@@ -140,19 +186,23 @@ class Directory:
         ------
         ChannelNotFound
             The broker does not know it, or its segment is gone or not on this machine.
+        SchemaMismatch
+            It does not carry what is `expected`, or not what its producer has registered.
         """
         deadline = time.monotonic() + timeout
         while True:
             entry = self.find(channel, timeout)
             try:
-                return self._attach_to(entry, mode, start, counted)
+                return self._attach_to(entry, mode, start, expected, counted)
             except (ChannelNotFound, SegmentTokenMismatch):
                 # It was closed or replaced after the broker heard of it; the news arrives in a moment.
                 if not _reachable(entry) or time.monotonic() > deadline:
                     raise self._segment_gone(entry) from None
             time.sleep(POLL_INTERVAL)
 
-    def attach_to_successor(self, channel: str, mode: Mode, ended: bytes) -> tuple[DataBlockConsumer, Lease] | None:
+    def attach_to_successor(
+        self, channel: str, mode: Mode, ended: bytes, expected: Schema | None
+    ) -> tuple[DataBlockConsumer, Lease] | None:
         """Attach to another incarnation of a channel than the one with the instance id `ended`; None if there is none.
 
         It is read from its first slot on, so that what was missed counts as lost.
@@ -161,23 +211,45 @@ class Directory:
             entry = self._messenger.query(channel, timeout=1.0)
             if entry is None or entry.metadata.get("instance_id") in (None, ended.hex()):
                 return None
-            return self._attach_to(entry, mode, 0, counted=True)
+            return self._attach_to(entry, mode, 0, expected, counted=True)
         except (BrokerUnreachable, ChannelNotFound, SegmentTokenMismatch):
             return None
 
     def _attach_to(
-        self, entry: ChannelEntry, mode: Mode, start: Start, counted: bool
+        self, entry: ChannelEntry, mode: Mode, start: Start, expected: Schema | None, counted: bool
     ) -> tuple[DataBlockConsumer, Lease]:
-        block = open_consumer(
-            entry.shm_name,
-            schema_of(entry.metadata),
-            directory=_directory_of(entry),
-            mode=mode,
-            start=start,
-            instance_id=_instance_of(entry),
-        )
+        declared = schema_of(entry.metadata)
+        if expected is not None and (error := unexpected(entry, expected, declared)):
+            raise error
+        directory = _directory_of(entry)
+        try:
+            block = open_consumer(
+                entry.shm_name,
+                declared,
+                directory=directory,
+                mode=mode,
+                start=start,
+                instance_id=_instance_of(entry),
+            )
+        except SchemaMismatch:
+            assert declared is not None  # raw bytes are not compared
+            raise falsely_declared(entry, declared, directory) from None
+        messenger, channel = self._messenger, entry.channel_name
+        if not counted:
+            self._share_findings(channel, block)
+        block.tell_corrupt(lambda seq: _tell_corrupt(messenger, channel, seq))
         withdraw = self._count_reader(entry.channel_name) if counted else _nothing
         return block, Lease(block, withdraw)
+
+    def _share_findings(self, channel: str, block: DataBlockConsumer) -> None:
+        """Let one look at a channel know which slots the looks before it have found to be corrupt."""
+        if block.findings is None:
+            return
+        instance, findings = self._findings.get(channel, (b"", None))
+        if findings is not None and instance == block.instance_id:
+            block.share_findings(findings)
+        else:
+            self._findings[channel] = block.instance_id, block.findings
 
     def _count_reader(self, channel: str) -> Callable[[], Future[None]]:
         with self._readers_lock:
@@ -241,6 +313,12 @@ def _instance_of(entry: ChannelEntry) -> bytes:
     except (TypeError, ValueError):
         pass
     raise LabHubError(f"channel {entry.channel_name!r} is registered with a broken instance id: {text!r}")
+
+
+def _tell_corrupt(messenger: Messenger, channel: str, seq: int) -> None:
+    logger.error("slot %d of channel %s is corrupt", seq, channel)
+    with contextlib.suppress(BrokerUnreachable, ForkedProcessError):  # its reader is told in any case
+        messenger.report_checksum_error(channel, seq)
 
 
 def _nothing() -> Future[None]:

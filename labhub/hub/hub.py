@@ -8,23 +8,25 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from labhub import runtime
-from labhub.datablock.config import nanoseconds
+from labhub.datablock.config import Checksum, checksum_policy_of, nanoseconds
 from labhub.datablock.consumer import Mode, Start
 from labhub.datablock.location import segment_directory
-from labhub.datablock.producer import DataBlockProducer, Lossless
+from labhub.datablock.producer import Lossless
 from labhub.errors import BrokerUnreachable, ClosedError, ForkedProcessError, InvalidArgument
 from labhub.hub.channels import Channel, ChannelInfo
 from labhub.hub.consumers import Attached, Consumer
 from labhub.hub.directory import Directory
-from labhub.hub.lease import Lease
 from labhub.hub.local_broker import running_broker, start_broker
 from labhub.hub.producers import Producer, Wanted, announce_replacement
+from labhub.hub.watching import Watch
 from labhub.messenger import Messenger, Status
 from labhub.names import check_name
+from labhub.schema import Schema
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -109,7 +111,7 @@ def _where(name: str) -> tuple[str, str] | None:
 class Hub:
     """A client's handle on one broker. Made by `connect`.
 
-    Any thread may use it. Closing it closes its producers and consumers.
+    Any thread may use it. Closing it closes its producers, consumers and watches.
 
     Attributes
     ----------
@@ -131,6 +133,7 @@ class Hub:
         # Weakly held: the user's variables decide how long a producer or a reader lives.
         self._producers: weakref.WeakValueDictionary[str, Producer] = weakref.WeakValueDictionary()
         self._consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
+        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
 
     @property
     def usable(self) -> bool:
@@ -162,6 +165,7 @@ class Hub:
         lossless: Lossless = True,
         timeout: float | None = 5.0,
         evict_after: float | None = 1.0,
+        checksum: Checksum = "none",
     ) -> Producer:
         """Open a channel for writing, and register it.
 
@@ -195,6 +199,11 @@ class Hub:
         evict_after : float or None
             After how long without a move a lossless reader that holds the producer up is evicted (in seconds; None:
             never, which lets a forgotten notebook stop an experiment).
+        checksum : {"none", "manual", "enforced"} or ChecksumPolicy
+            ``"enforced"``: each slot carries the BLAKE3 of its bytes, and each read verifies it. This finds faulty
+            memory and stray writes, and costs most of the bandwidth of large slots; a slot that is overwritten while it
+            is read is found without it. ``"manual"``: a slot carries one where `slot` is told to, and
+            `Batch.verify_checksum` and the like compare it.
 
         Returns
         -------
@@ -204,14 +213,17 @@ class Hub:
         ------
         ChannelBusy
             Another process has a live producer on it; the message names it.
-        SchemaMismatch, BrokerUnreachable, ProtocolError
-            The broker refused the registration, or did not answer.
+        SchemaConflict
+            It has one, and with another schema: a `ChannelBusy` and a `SchemaMismatch`, with each field that differs.
+        BrokerUnreachable, ProtocolError
+            The broker did not answer, or refused the registration.
         InvalidName, InvalidArgument, SegmentSpaceError, SegmentAccessError, IncompatibleSegment
         """
         self._check()
         check_name(channel)
         hints = {"shape": shape, "units": units, "dims": dims, "sample_rate": sample_rate, "attrs": attrs}
         ring = {"capacity": capacity, "lossless": lossless, "timeout": timeout, "evict_after": evict_after}
+        ring["checksum"] = checksum_policy_of(checksum)
         wanted = Wanted.infer(like, dtype, hints, **ring)
         with self._lock:
             earlier = self._producers.get(channel)
@@ -222,7 +234,10 @@ class Hub:
                     return earlier
                 announce_replacement(channel, lines)
                 earlier.close()
-            producer = Producer(channel, segment_directory(self.name), wanted, self._register)
+            # Bound to the directory, not to the hub: a producer does not keep its hub alive.
+            register = partial(self._directory.register, timeout=self._timeout)
+            conflict = partial(self._directory.conflict, channel, timeout=self._timeout)
+            producer = Producer(channel, segment_directory(self.name), wanted, register, conflict)
             self._producers[channel] = producer
             return producer
 
@@ -233,6 +248,7 @@ class Hub:
         start: Start = "newest",
         timeout: float | None = None,
         follow: bool = False,
+        schema: Schema | None = None,
     ) -> Consumer:
         """Attach a reader to a channel.
 
@@ -250,6 +266,8 @@ class Hub:
         follow : bool
             At the end of the stream, wait for the channel to come back instead of ending the iteration; `Batch.epoch`
             marks the seam.
+        schema : Schema, optional
+            What the slots must look like; whatever the producer has declared unless given.
 
         Returns
         -------
@@ -261,15 +279,21 @@ class Hub:
             The broker does not know it; the message names the closest names. Or its segment is not on this machine.
         ChannelBusy
             The mode is ``"lossless"``, and the channel has no place for another such reader.
-        SchemaMismatch, SegmentAccessError, IncompatibleSegment, BrokerUnreachable, InvalidName, InvalidArgument
+        SchemaMismatch
+            The channel does not carry what `schema` says, with one line for each field that differs; with `follow`,
+            while iterating, too.
+        SegmentAccessError, IncompatibleSegment, BrokerUnreachable, InvalidName, InvalidArgument
         """
         self._check()
         nanoseconds(timeout)
-        attached = self._directory.attach(channel, mode, start, self._timeout if timeout is None else timeout)
+        if schema is not None and not isinstance(schema, Schema):
+            raise InvalidArgument(f"schema is a labhub.Schema, not {type(schema).__name__}; Schema.infer makes one")
+        patience = self._timeout if timeout is None else timeout
+        attached = self._directory.attach(channel, mode, start, patience, expected=schema)
 
         def reattach(ended: bytes) -> Attached | None:
             self._check()
-            return self._directory.attach_to_successor(channel, mode, ended)
+            return self._directory.attach_to_successor(channel, mode, ended, schema)
 
         consumer = Consumer(channel, attached, reattach if follow else None)
         self._consumers.add(consumer)
@@ -314,12 +338,64 @@ class Hub:
         nanoseconds(timeout)
         return ChannelInfo.from_entry(self._directory.wait_for(channel, timeout))
 
+    def watch(self, pattern: str = "*", *, existing: bool = True, timeout: float | None = None) -> Watch:
+        """Iterate over what happens to the channels whose names match a shell pattern, with ``for`` or ``async for``.
+
+        A broker that is restarted meanwhile goes unnoticed: what did not change is not told again. Of a watch that
+        nobody reads, a thousand events are kept; then what has changed altogether takes their place, and checksum
+        errors among them are forgotten.
+
+        Parameters
+        ----------
+        pattern : str
+            Such as ``"pump.*"``.
+        existing : bool
+            Begin with one ``"appeared"`` for each channel that is there already.
+        timeout : float, optional
+            How long to wait for each event (in seconds); None waits for ever.
+
+        Returns
+        -------
+        Watch
+            An iterator of `ChannelEvent`, and a context manager that ends it.
+
+        Raises
+        ------
+        TimeoutExpired
+            While iterating, if nothing happened within `timeout`; the iteration can go on.
+        QuotaExceeded
+            This user has as many watches open as the broker allows.
+        BrokerUnreachable, InvalidArgument
+
+        Examples
+        --------
+        >>> with hub.watch("pump.*") as events:  # doctest: +SKIP
+        ...     for event in events:
+        ...         print(event.kind, event.channel)
+        """
+        self._check()
+        nanoseconds(timeout)
+        watch = Watch(self._messenger, pattern, existing=existing, timeout=timeout, reply_timeout=self._timeout)
+        self._watches.add(watch)
+        return watch
+
+    def schema(self, channel: str) -> Schema | None:
+        """What one slot of a channel looks like, as its producer declared it; None if it declared nothing.
+
+        Raises
+        ------
+        ChannelNotFound
+            The broker does not know it; the message names the channels with the closest names.
+        """
+        self._check()
+        return self._directory.schema(channel, self._timeout)
+
     def __getitem__(self, channel: str) -> Channel:
         self._check()
         return Channel(self, check_name(channel))
 
     def close(self) -> None:
-        """Close its producers and consumers, and leave the broker. Twice is harmless.
+        """Close its producers, consumers and watches, and leave the broker. Twice is harmless.
 
         Raises
         ------
@@ -332,13 +408,12 @@ class Hub:
         # The last one first; whatever one of them raises, the others are closed, too.
         with ExitStack() as stack:
             stack.callback(self._messenger.disconnect)
+            for watch in list(self._watches):
+                stack.callback(watch.close)
             for consumer in list(self._consumers):
                 stack.callback(consumer.close)
             for producer in list(self._producers.values()):
                 stack.callback(producer.close)
-
-    def _register(self, block: DataBlockProducer) -> Lease:
-        return self._directory.register(block, self._timeout)
 
     def _check(self) -> None:
         if self._pid != os.getpid():

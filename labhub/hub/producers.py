@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from labhub.datablock.producer import DataBlockProducer, Lossless, WriteSlot, open_producer
-from labhub.errors import ChannelBusy, ClosedError, InvalidArgument
+from labhub.datablock.config import ChecksumPolicy
+from labhub.datablock.producer import DataBlockProducer, Lossless, open_producer
+from labhub.datablock.writing import WriteSlot
+from labhub.errors import ChannelBusy, ClosedError, InvalidArgument, SchemaConflict
 from labhub.hub.holder import describe_process
 from labhub.hub.lease import Lease
 from labhub.schema import Schema
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Register = Callable[[DataBlockProducer], Lease]
+# Of a wanted schema and the pid of who holds the channel: how the schemas differ; None if they do not.
+Conflict = Callable[[Schema, int], SchemaConflict | None]
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Wanted:
         Whether, and how many, lossless readers may attach.
     timeout, evict_after : float or None
         As in `Hub.producer` (in seconds).
+    checksum : ChecksumPolicy
+        Whether slots carry a checksum.
     """
 
     schema: Schema | None
@@ -49,6 +55,7 @@ class Wanted:
     lossless: Lossless = True
     timeout: float | None = 5.0
     evict_after: float | None = 1.0
+    checksum: ChecksumPolicy = ChecksumPolicy.NONE
 
     @classmethod
     def infer(
@@ -71,11 +78,12 @@ class Producer:
         Its name.
     """
 
-    def __init__(self, channel: str, directory: str, wanted: Wanted, register: Register) -> None:
+    def __init__(self, channel: str, directory: str, wanted: Wanted, register: Register, conflict: Conflict) -> None:
         self.channel = channel
         self._directory = directory
         self._wanted = wanted
         self._register = register
+        self._conflict = conflict
         self._block: DataBlockProducer | None = None
         self._release: Callable[[], object] | None = None
         self._lease: Lease | None = None
@@ -212,6 +220,8 @@ class Producer:
             lines.append(f"capacity: {self.capacity} before, {wanted.capacity} now")
         if wanted.lossless != self._wanted.lossless:
             lines.append(f"lossless: {self._wanted.lossless} before, {wanted.lossless} now")
+        if wanted.checksum != self._wanted.checksum:
+            lines.append(f"checksum: {self._wanted.checksum.name.lower()} before, {wanted.checksum.name.lower()} now")
         return tuple(lines)
 
     def reuse(self, wanted: Wanted) -> None:
@@ -258,8 +268,11 @@ class Producer:
                 lossless=self._wanted.lossless,
                 timeout=self._wanted.timeout,
                 evict_after=self._wanted.evict_after,
+                checksum=self._wanted.checksum,
             )
         except ChannelBusy as busy:
+            if error := self._conflict(schema, busy.pid):
+                raise error from None
             raise ChannelBusy(
                 f"channel {self.channel!r} already has a producer: {describe_process(busy.pid)}; "
                 "close that one first, or choose another name",

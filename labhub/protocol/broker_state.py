@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -17,8 +16,11 @@ from labhub.protocol.messages import (
     HEARTBEAT_EXPIRY,
     HEARTBEAT_INTERVAL,
     MAX_MESSAGE_NBYTES,
+    MAX_PAGE_NBYTES,
     TAKEOVER_GRACE,
     ChannelEntry,
+    ChecksumErrorAck,
+    ChecksumErrorReq,
     ConsumerDeregAck,
     ConsumerDeregReq,
     ConsumerRegAck,
@@ -29,36 +31,35 @@ from labhub.protocol.messages import (
     DiscReq,
     Error,
     ErrorCode,
+    Event,
+    EventKind,
     HeartbeatAck,
     HeartbeatReq,
     ListAck,
     ListReq,
     Message,
+    MetricsAck,
+    MetricsReportAck,
+    MetricsReportReq,
+    MetricsReq,
     RegAck,
     RegReq,
+    SchemaAck,
+    SchemaReq,
+    UnwatchAck,
+    UnwatchReq,
+    WatchReq,
 )
+from labhub.protocol.peer import Outgoing, Peer
 from labhub.protocol.registry import ChannelRegistry, Registration
+from labhub.protocol.watches import Watches
+
+__all__ = ["BrokerState", "Outgoing", "Peer"]
 
 logger = logging.getLogger(__name__)
 
 Liveness = Literal["alive", "stalled", "dead", "unknown"]
 PROBES_PER_TICK = 200
-
-
-@dataclass(frozen=True)
-class Peer:
-    """Who sent a message: the routing id of the connection, and the client's key (z85; empty without CURVE)."""
-
-    routing_id: bytes
-    key: str = ""
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """Frames to send to one connection."""
-
-    routing_id: bytes
-    frames: list[bytes]
 
 
 class BrokerState:
@@ -72,8 +73,10 @@ class BrokerState:
         Removes the segment of a registration whose producer is provably dead.
     allowed : callable
         Whether a client key is on the allow-list now; asked for every request.
-    max_channels_per_key : int
-        Quota.
+    max_channels_per_key, max_watches_per_key : int
+        Quotas.
+    started_at : float, optional
+        When the broker started, on the clock that every `now` is of (in seconds).
     """
 
     def __init__(
@@ -82,8 +85,12 @@ class BrokerState:
         bury: Callable[[Registration], object] = lambda _: None,
         allowed: Callable[[str], bool] = lambda _: True,
         max_channels_per_key: int = 20_000,
+        max_watches_per_key: int = 256,
+        started_at: float | None = None,
     ) -> None:
         self.registry = ChannelRegistry()
+        self.watches = Watches(allowed, max_watches_per_key)
+        self.version = 0  # rises with every event that changes what a list says
         self.ignored = 0  # messages that could not even be answered
         self.refused: Counter[str] = Counter()  # answered with an error, by its code
         self._probe = probe
@@ -92,6 +99,9 @@ class BrokerState:
         self._quota = max_channels_per_key
         self._per_key: Counter[str] = Counter()
         self._to_probe: list[str] = []
+        self._to_tell: list[Outgoing] = []
+        self._counts = Counter(registrations=0, events=0, checksum_errors=0)
+        self._started_at = started_at
 
     # ----------------------------------------------------------------------------------------------------- receiving
 
@@ -99,7 +109,8 @@ class BrokerState:
         """Take one message, as the frames behind the routing id; return what to send.
 
         Never raises on what a peer sends: what cannot be understood is answered with ``ERROR``. Only what a client
-        without a valid key sends is dropped, and counted in `ignored`, if it is no message at all.
+        without a valid key sends is dropped, and counted in `ignored`, if it is no message at all. Behind the reply
+        come the events that the request caused, for whoever watches.
         """
         envelope = None
         try:
@@ -109,12 +120,12 @@ class BrokerState:
             request = codec.decode(envelope)
             if not self._allowed(peer.key):
                 raise ProtocolError("this client's key is not on the allow-list", code=ErrorCode.UNAUTHORIZED.value)
-            reply = self._answer(peer, request, now)
+            reply = self._answer(peer, request, now, marked=envelope.marked)
         except ProtocolError as error:
             marked = envelope.marked if envelope else getattr(error, "marked", False)
             return self._refuse(peer, error, envelope, marked=marked)
         reply = msgspec.structs.replace(reply, correlation_id=request.correlation_id)
-        return [Outgoing(peer.routing_id, codec.encode(reply, marked=envelope.marked))]
+        return [Outgoing(peer.routing_id, codec.encode(reply, marked=envelope.marked)), *self._told()]
 
     def _refuse(
         self, peer: Peer, error: ProtocolError, envelope: codec.Envelope | None, *, marked: bool
@@ -128,7 +139,7 @@ class BrokerState:
         reply = Error(error_code=error.code, message=str(error), correlation_id=correlation or msgspec.UNSET)
         return [Outgoing(peer.routing_id, codec.encode(reply, marked=marked))]
 
-    def _answer(self, peer: Peer, request: Message, now: float) -> Message:
+    def _answer(self, peer: Peer, request: Message, now: float, *, marked: bool) -> Message:
         match request:
             case RegReq():
                 return self._register(peer, request, now)
@@ -146,16 +157,32 @@ class BrokerState:
             case ConsumerDeregReq():
                 self._known(request.channel_name).consumers.pop((peer.key, request.consumer_pid), None)
                 return ConsumerDeregAck()
-        raise ProtocolError(f"{type(request).__name__} is a reply; a client sends requests")
+            case SchemaReq():
+                return self._schema(request)
+            case MetricsReportReq():
+                entry = self._owned(peer, request.channel_name, request.producer_pid)
+                entry.metrics, entry.metrics_at = request.metrics, now
+                return MetricsReportAck()
+            case MetricsReq():
+                return self._metrics(request, now)
+            case ChecksumErrorReq():
+                return self._checksum_error(request)
+            case WatchReq():
+                return self.watches.renew(peer, request, now, marked=marked)
+            case UnwatchReq():
+                self.watches.end(peer, request.watch_id)
+                return UnwatchAck()
+        raise ProtocolError(f"{type(request).__name__} is not a request; a client sends requests")
 
     # --------------------------------------------------------------------------------------------------------- rules
 
     def _register(self, peer: Peer, request: RegReq, now: float) -> Message:
         new = Registration.of(request, peer.key, now)
         old = self.registry.find_channel(request.channel_name)
-        if old is not None and self.liveness(old, now) != "dead" and not _succeeds(new, old):
-            _require_same_owner(old, new)
-            new.registered_at, new.heartbeat_at, new.consumers = old.registered_at, old.heartbeat_at, old.consumers
+        refreshed = old is not None and self.liveness(old, now) != "dead" and not new.succeeds(old)
+        if refreshed:
+            assert old is not None  # only what was there can be refreshed
+            new.refresh(old)
         elif (old is None or old.owner_key != peer.key) and self._per_key[peer.key] >= self._quota:
             raise ProtocolError(
                 f"one client key may register {self._quota} channels; deregister some first",
@@ -165,9 +192,21 @@ class BrokerState:
             self._forget(old)
         self.registry.register_channel(request.channel_name, new)
         self._per_key[peer.key] += 1
+        self._counts["registrations"] += not refreshed
+        self._tell_registered(new, old, now, refreshed=refreshed)
+        return RegAck(channel_id=request.channel_name)
+
+    def _tell_registered(self, new: Registration, old: Registration | None, now: float, *, refreshed: bool) -> None:
+        """Tell the watchers of a registration; of one that was only refreshed there is nothing to tell."""
         if old is None:
             logger.info("channel %s registered by process %d", new.channel_name, new.producer_pid)
-        return RegAck(channel_id=request.channel_name)
+            self._tell(EventKind.APPEARED, new, now)
+        elif new.declared != old.declared:
+            self._tell(EventKind.SCHEMA, new, now)
+        elif new.succeeds(old):
+            self._tell(EventKind.APPEARED, new, now, f"taken over from process {old.producer_pid}")
+        elif not refreshed:
+            self._tell(EventKind.APPEARED, new, now, f"replaces process {old.producer_pid}, which died")
 
     def _discover(self, request: DiscReq) -> Message:
         entry = self._known(request.channel_name)
@@ -179,14 +218,20 @@ class BrokerState:
         )
 
     def _deregister(self, peer: Peer, request: DeregReq) -> Message:
-        entry = self.registry.find_channel(request.channel_name)
-        if entry is None or entry.owner_key != peer.key or entry.producer_pid != request.producer_pid:
-            raise ProtocolError(
-                f"Channel '{request.channel_name}' not registered or pid mismatch", code=ErrorCode.NOT_REGISTERED.value
-            )
+        entry = self._owned(peer, request.channel_name, request.producer_pid)
         self._forget(entry)
         logger.info("channel %s deregistered", entry.channel_name)
+        self._tell(EventKind.GONE, entry)
         return DeregAck()
+
+    def _owned(self, peer: Peer, channel: str, pid: int) -> Registration:
+        """The registration of a channel, if it is this client's."""
+        entry = self.registry.find_channel(channel)
+        if entry is None or entry.owner_key != peer.key or entry.producer_pid != pid:
+            raise ProtocolError(
+                f"Channel '{channel}' not registered or pid mismatch", code=ErrorCode.NOT_REGISTERED.value
+            )
+        return entry
 
     def _heartbeat(self, peer: Peer, request: HeartbeatReq, now: float) -> Message:
         unknown = []
@@ -200,18 +245,25 @@ class BrokerState:
 
     def _list(self, request: ListReq, now: float) -> Message:
         names = [name for name in self.registry.names() if fnmatchcase(name, request.pattern)]
-        page = names[request.offset : request.offset + request.limit]
+        page: list[ChannelEntry] = []
+        nbytes = 0
+        for name in names[request.offset : request.offset + request.limit]:
+            entry = self._known(name)
+            page.append(self._entry(entry, now))
+            nbytes += entry.nbytes
+            if nbytes > MAX_PAGE_NBYTES:
+                break
         following = request.offset + len(page)
         return ListAck(
-            channels=[self._entry(name, now) for name in page],
+            channels=page,
             total=len(names),
             next_offset=following if page and following < len(names) else -1,
+            version=self.version,
         )
 
-    def _entry(self, name: str, now: float) -> ChannelEntry:
-        entry = self._known(name)
+    def _entry(self, entry: Registration, now: float) -> ChannelEntry:
         return ChannelEntry(
-            channel_name=name,
+            channel_name=entry.channel_name,
             shm_name=entry.shm_name,
             schema_hash=entry.schema_hash,
             schema_version=entry.schema_version,
@@ -220,8 +272,47 @@ class BrokerState:
             metadata=entry.metadata,
             liveness=self.liveness(entry, now),
             age_s=round(now - entry.registered_at, 3),
-            consumers=len(entry.consumers),
+            consumers=sum(now - heard_at <= HEARTBEAT_EXPIRY for heard_at in entry.consumers.values()),
         )
+
+    def _schema(self, request: SchemaReq) -> Message:
+        entry = self._known(request.channel_name)
+        text = entry.metadata.get("schema")
+        return SchemaAck(
+            channel_name=entry.channel_name,
+            schema_hash=entry.schema_hash,
+            schema_version=entry.schema_version,
+            schema=text if isinstance(text, str) else None,
+        )
+
+    def _metrics(self, request: MetricsReq, now: float) -> Message:
+        if request.channel_name is None:
+            return MetricsAck(metrics=self.metrics(now), age_s=0.0)
+        entry = self._known(request.channel_name)
+        age = -1.0 if entry.metrics_at is None else round(now - entry.metrics_at, 3)
+        return MetricsAck(channel_name=entry.channel_name, metrics=entry.metrics, age_s=age)
+
+    def metrics(self, now: float) -> dict[str, float]:
+        """The broker's own numbers.
+
+        Returns
+        -------
+        dict of str to float
+            ``channels`` and ``watches`` now; ``registrations``, ``events`` sent, ``checksum_errors`` told and messages
+            ``ignored`` since the start; ``refused.<code>`` for each error code that was answered; ``uptime_s``.
+        """
+        numbers = {"channels": len(self.registry), "watches": len(self.watches), "ignored": self.ignored}
+        numbers |= self._counts
+        numbers |= {f"refused.{code}": n for code, n in sorted(self.refused.items())}
+        up = {} if self._started_at is None else {"uptime_s": round(now - self._started_at, 3)}
+        return {name: float(n) for name, n in numbers.items()} | up
+
+    def _checksum_error(self, request: ChecksumErrorReq) -> Message:
+        entry = self._known(request.channel_name)
+        if entry.note_corrupt(request.seq):
+            self._counts["checksum_errors"] += 1
+            self._tell(EventKind.CHECKSUM_ERROR, entry, detail=f"seq {request.seq}")
+        return ChecksumErrorAck()
 
     def _known(self, channel: str) -> Registration:
         entry = self.registry.find_channel(channel)
@@ -234,6 +325,30 @@ class BrokerState:
         self._per_key[entry.owner_key] -= 1
         if not self._per_key[entry.owner_key]:
             del self._per_key[entry.owner_key]
+
+    def _tell(self, kind: EventKind, entry: Registration, now: float | None = None, detail: str = "") -> None:
+        """Send an event to whoever watches; with `now`, also what is registered then."""
+        if kind is not EventKind.CHECKSUM_ERROR:
+            self.version += 1
+        if not self.watches:
+            return
+        self._to_tell += self.watches.tell(
+            Event(
+                watch_id="",
+                serial=0,
+                event=kind,
+                channel_name=entry.channel_name,
+                producer_pid=entry.producer_pid,
+                version=self.version,
+                detail=detail,
+                channel=None if now is None else self._entry(entry, now),
+            )
+        )
+
+    def _told(self) -> list[Outgoing]:
+        sent, self._to_tell = self._to_tell, []
+        self._counts["events"] += len(sent)
+        return sent
 
     # ------------------------------------------------------------------------------------------------------ liveness
 
@@ -253,21 +368,30 @@ class BrokerState:
                 return "alive" if late <= HEARTBEAT_EXPIRY else "dead"
 
     def tick(self, now: float) -> list[Outgoing]:
-        """Let the time pass: channels of producers that have been dead for a while are removed, with their segments."""
+        """Let the time pass: channels of producers that have been dead for a while are removed, with their segments.
+
+        Returns
+        -------
+        list of Outgoing
+            What the watchers are told of it.
+        """
+        self.watches.tick(now)
         if not self._to_probe:
             self._to_probe = self.registry.names()
         for name in self._to_probe[:PROBES_PER_TICK]:
             entry = self.registry.find_channel(name)
             if entry is None:
                 continue
+            entry.consumers = {who: at for who, at in entry.consumers.items() if now - at <= HEARTBEAT_EXPIRY}
             if self.liveness(entry, now) != "dead":
                 entry.dead_since = None
             elif entry.dead_since is None:
                 entry.dead_since = now
+                self._tell(EventKind.PRODUCER_DIED, entry)
             elif now - entry.dead_since >= TAKEOVER_GRACE:
                 self._remove_dead(entry)
         del self._to_probe[:PROBES_PER_TICK]
-        return []
+        return self._told()
 
     def close(self, now: float) -> None:
         """Remove everything that dead producers left, without waiting for a takeover: the broker stops."""
@@ -278,27 +402,5 @@ class BrokerState:
     def _remove_dead(self, entry: Registration) -> None:
         self._bury(entry)
         self._forget(entry)
+        self._tell(EventKind.GONE, entry, detail=f"its producer, process {entry.producer_pid}, died")
         logger.info("channel %s removed: its producer, process %d, died", entry.channel_name, entry.producer_pid)
-
-
-def _succeeds(new: Registration, old: Registration) -> bool:
-    """Whether the new registration is of a producer that took the same segment over."""
-    instance = new.metadata.get("instance_id")
-    if not instance or instance != old.metadata.get("instance_id"):
-        return False
-    mine, theirs = new.metadata.get("epoch"), old.metadata.get("epoch")
-    return isinstance(mine, int) and isinstance(theirs, int) and mine > theirs
-
-
-def _require_same_owner(old: Registration, new: Registration) -> None:
-    if old.schema_hash != new.schema_hash:
-        raise ProtocolError(
-            f"Schema hash differs from existing registration for channel '{old.channel_name}'",
-            code=ErrorCode.SCHEMA_MISMATCH.value,
-        )
-    if (old.owner_key, old.producer_pid, old.shm_name) != (new.owner_key, new.producer_pid, new.shm_name):
-        raise ProtocolError(
-            f"Channel '{old.channel_name}' is owned by process {old.producer_pid}"
-            + (f" on {old.producer_hostname}" if old.producer_hostname else ""),
-            code=ErrorCode.CHANNEL_BUSY.value,
-        )

@@ -15,29 +15,37 @@ from labhub.errors import (
     ChannelNotFound,
     LabHubError,
     ProtocolError,
+    QuotaExceeded,
     SchemaMismatch,
 )
 from labhub.protocol import codec
 from labhub.protocol.messages import (
     HEARTBEAT_INTERVAL,
+    MAX_MESSAGE_NBYTES,
     REPLY_TO,
     ConsumerDeregReq,
     ConsumerRegReq,
     DeregReq,
     Error,
     ErrorCode,
+    Event,
     HeartbeatAck,
     HeartbeatReq,
     Message,
     RegReq,
+    UnwatchReq,
+    WatchAck,
+    WatchReq,
 )
 
 logger = logging.getLogger(__name__)
 
 Done = Callable[[Message | LabHubError], None]
 
-SILENCE = 2 * HEARTBEAT_INTERVAL
-"""After how long without any reply a broker that was asked something counts as lost (in seconds)."""
+HEARTBEAT_CHANNELS = 400
+"""So many channels are named in one heartbeat, which keeps it below the longest message whatever they are called."""
+MAX_PENDING = 10_000
+"""So many requests may be without an answer at once; one more is refused here."""
 
 ERROR_OF: dict[str, type[LabHubError]] = {
     ErrorCode.SCHEMA_MISMATCH: SchemaMismatch,
@@ -45,8 +53,34 @@ ERROR_OF: dict[str, type[LabHubError]] = {
     ErrorCode.CHANNEL_NOT_FOUND: ChannelNotFound,
     ErrorCode.NOT_REGISTERED: ChannelNotFound,
     ErrorCode.UNAUTHORIZED: AuthenticationError,
+    ErrorCode.QUOTA_EXCEEDED: QuotaExceeded,
 }
 """What a refusal raises; all others raise `ProtocolError`."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Events were lost, or may have been: a list tells what is there.
+
+    Attributes
+    ----------
+    anew : bool
+        The broker did not know the watch: it has just begun, or the broker was restarted and is being told of its
+        channels again.
+    """
+
+    anew: bool
+
+
+Sink = Callable[[Event | Gap], None]
+"""Takes what a watch brings, in order; begins with a `Gap`."""
+
+
+@dataclass
+class _Watching:
+    request: WatchReq
+    sink: Sink
+    next_serial: int = -1  # not confirmed yet
 
 
 @dataclass
@@ -64,8 +98,8 @@ class ClientState:
         self._last_id = 0
         self._registered: dict[str, RegReq] = {}
         self._reading: dict[tuple[str, int], ConsumerRegReq] = {}
+        self._watching: dict[str, _Watching] = {}
         self._next_heartbeat = 0.0
-        self._asked_at: float | None = None  # the oldest request since the last reply
 
     def request(self, message: Message, now: float, timeout: float, done: Done) -> list[bytes]:
         """Ask; the frames to send. `done` gets the reply, or the error that a refusal or a timeout amounts to.
@@ -73,15 +107,37 @@ class ClientState:
         Raises
         ------
         ProtocolError
-            If the message cannot be sent as JSON.
+            If the message cannot be sent as JSON, or is longer than a broker takes.
+        BrokerUnreachable
+            If too many requests wait for an answer already.
         """
+        if len(self._pending) >= MAX_PENDING:
+            raise BrokerUnreachable(f"{MAX_PENDING} requests wait for the broker's answer; ask less, or later")
         self._last_id += 1
         correlation = str(self._last_id)
         frames = codec.encode(msgspec.structs.replace(message, correlation_id=correlation))
+        if len(frames[-1]) > MAX_MESSAGE_NBYTES:
+            raise ProtocolError(
+                f"{type(message).__name__} has {len(frames[-1])} bytes, and a broker takes {MAX_MESSAGE_NBYTES}; "
+                "shorten its metadata"
+            )
         self._pending[correlation] = _Pending(message, now + timeout, done)
-        if self._asked_at is None:
-            self._asked_at = now
         self._note(message)
+        return frames
+
+    def watch(self, request: WatchReq, sink: Sink, now: float, timeout: float, done: Done) -> list[bytes]:
+        """Begin a watch, and keep it up until an `UnwatchReq` is sent; the frames to send.
+
+        `sink` gets a `Gap` with the confirmation, then events, and a `Gap` whenever some were lost.
+        """
+
+        def begun(outcome: Message | LabHubError) -> None:
+            if isinstance(outcome, LabHubError):
+                self._watching.pop(request.watch_id, None)
+            done(outcome)
+
+        frames = self.request(request, now, timeout, begun)
+        self._watching[request.watch_id] = _Watching(request, sink)
         return frames
 
     def _note(self, message: Message) -> None:
@@ -95,21 +151,30 @@ class ClientState:
                 self._reading[message.channel_name, message.consumer_pid] = message
             case ConsumerDeregReq():
                 self._reading.pop((message.channel_name, message.consumer_pid), None)
+            case UnwatchReq():
+                self._watching.pop(message.watch_id, None)
 
     def receive(self, frames: Sequence[bytes], now: float) -> list[list[bytes]]:
-        """Take one message of the broker; return frames to send. What is no reply to a pending request is dropped."""
+        """Take one message of the broker; return frames to send.
+
+        What is neither an event nor the reply to a pending request is dropped.
+        """
         try:
             reply = codec.decode(codec.split(frames))
         except ProtocolError as error:
             logger.warning("dropped a message that is none: %s", error)
             return []
-        self._asked_at = None
+        if isinstance(reply, Event):
+            self._happened(reply)
+            return []
         pending = self._pending.pop(str(reply.correlation_id), None)
         if pending is None:
             return []  # late, or of a broker that does not echo: nobody waits for it
         if isinstance(reply, Error):
             self._refused(pending, reply)
         elif type(reply) is REPLY_TO[type(pending.request)]:
+            if isinstance(pending.request, WatchReq) and isinstance(reply, WatchAck):
+                self._confirmed(pending.request, reply)
             pending.done(reply)
         else:
             pending.done(
@@ -118,6 +183,23 @@ class ClientState:
         if isinstance(reply, HeartbeatAck):
             return [self._again(self._registered[name], now) for name in reply.unknown if name in self._registered]
         return []
+
+    def _happened(self, event: Event) -> None:
+        watching = self._watching.get(event.watch_id)
+        if watching is None or not 0 <= watching.next_serial <= event.serial:
+            return  # of a watch that was ended, or is not confirmed yet
+        if event.serial > watching.next_serial:
+            watching.sink(Gap(anew=False))
+        watching.next_serial = event.serial + 1
+        watching.sink(event)
+
+    def _confirmed(self, request: WatchReq, reply: WatchAck) -> None:
+        watching = self._watching.get(request.watch_id)
+        if watching is None:
+            return
+        if not reply.renewed or reply.next_serial != watching.next_serial:
+            watching.next_serial = reply.next_serial
+            watching.sink(Gap(anew=not reply.renewed))
 
     def _refused(self, pending: _Pending, reply: Error) -> None:
         request = pending.request
@@ -132,36 +214,41 @@ class ClientState:
 
         def done(outcome: Message | LabHubError) -> None:
             if isinstance(outcome, LabHubError):
-                logger.error("could not register %s again: %s", getattr(message, "channel_name", "?"), outcome)
+                # A reader's or a watcher's is repeated soon, and a reader may be there before its producer is.
+                level = logging.ERROR if isinstance(message, RegReq) else logging.DEBUG
+                name = getattr(message, "channel_name", "a watch")
+                logger.log(level, "could not register %s again: %s", name, outcome)
 
         return self.request(message, now, HEARTBEAT_INTERVAL, done)
 
+    def _renewals(self) -> list[Message]:
+        return [*self._reading.values(), *(w.request for w in self._watching.values() if w.next_serial >= 0)]
+
     def reconnected(self, now: float) -> list[list[bytes]]:
         """Return what to say to a broker that is new, or has lost its memory: everything that is registered."""
-        self._asked_at = None
         self._next_heartbeat = now + HEARTBEAT_INTERVAL
-        return [self._again(message, now) for message in [*self._registered.values(), *self._reading.values()]]
+        return [self._again(message, now) for message in [*self._registered.values(), *self._renewals()]]
 
-    def tick(self, now: float) -> list[list[bytes]]:
-        """Let the time pass; return frames to send: heartbeats that are due."""
+    def tick(self, now: float, *, connected: bool = True) -> list[list[bytes]]:
+        """Let the time pass; return frames to send: what is due with every heartbeat, while `connected`."""
         for correlation in [c for c, p in self._pending.items() if p.deadline <= now]:
             pending = self._pending.pop(correlation)
             pending.done(BrokerUnreachable(f"the broker did not answer {type(pending.request).__name__} in time"))
-        if not self._registered or now < self._next_heartbeat:
+        if not connected or now < self._next_heartbeat:
+            return []
+        renewals = self._renewals()
+        if not self._registered and not renewals:
             return []
         self._next_heartbeat = now + HEARTBEAT_INTERVAL
         by_pid: dict[int, list[str]] = {}
         for name, request in self._registered.items():
             by_pid.setdefault(request.producer_pid, []).append(name)
-        return [
-            self.request(HeartbeatReq(producer_pid=pid, channels=names[k : k + 500]), now, SILENCE, _ignore)
+        beats = [
+            HeartbeatReq(producer_pid=pid, channels=names[k : k + HEARTBEAT_CHANNELS])
             for pid, names in by_pid.items()
-            for k in range(0, len(names), 500)
+            for k in range(0, len(names), HEARTBEAT_CHANNELS)
         ]
-
-    def lost(self, now: float) -> bool:
-        """Whether the broker has left questions unanswered for too long."""
-        return self._asked_at is not None and now - self._asked_at > SILENCE
+        return [self._again(message, now) for message in [*beats, *renewals]]
 
     def fail_all(self, error: LabHubError) -> None:
         """End all pending requests."""
@@ -169,16 +256,7 @@ class ClientState:
         for p in pending.values():
             p.done(error)
 
-    def forget(self) -> None:
-        """Forget what is registered: nothing will be said again."""
-        self._registered.clear()
-        self._reading.clear()
-
     @property
     def registered(self) -> tuple[str, ...]:
         """Names of the registered channels."""
         return tuple(self._registered)
-
-
-def _ignore(_outcome: Message | LabHubError) -> None:
-    return

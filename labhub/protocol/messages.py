@@ -18,6 +18,7 @@ Hash = Annotated[str, Meta(pattern=r"\A[0-9a-fA-F]{64}\Z")]
 Pid = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Version = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Short = Annotated[str, Meta(max_length=256)]
+Pattern = Annotated[str, Meta(min_length=1, max_length=256)]
 Correlation = Annotated[str, Meta(max_length=64)]
 
 
@@ -37,7 +38,7 @@ class ErrorCode(StrEnum):
     UNAUTHORIZED = "UNAUTHORIZED"
     """The client's key is not (or no longer) on the allow-list."""
     QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
-    """This client has registered as many channels as one key may."""
+    """This client has registered as many channels, or has as many watches, as one key may."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +114,7 @@ class HeartbeatAck(Message, frozen=True, kw_only=True):
 class ListReq(Message, frozen=True, kw_only=True):
     """Ask for channels whose names match a shell pattern, a page at a time."""
 
-    pattern: Short = "*"
+    pattern: Pattern = "*"
     offset: Annotated[int, Meta(ge=0, le=2**31)] = 0
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
@@ -144,16 +145,28 @@ class ChannelEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListAck(Message, frozen=True, kw_only=True):
-    """One page of channels, in the order of their names. `total` match; `next_offset` is -1 on the last page."""
+    """One page of channels, in the order of their names.
+
+    Attributes
+    ----------
+    total : int
+        How many match.
+    next_offset : int
+        Where the next page begins; -1 on the last page. A page ends at `ListReq.limit`, or when it is long enough.
+    version : int
+        Rises with every change of the directory. Pages of different versions may have missed a channel, or have it
+        twice: ask again from the first page on.
+    """
 
     status: str = "success"
     channels: list[ChannelEntry] = []
     total: int = 0
     next_offset: int = -1
+    version: int = 0
 
 
 class ConsumerRegReq(Message, frozen=True, kw_only=True):
-    """Say that this client reads a channel; for the tools only."""
+    """Say that this client reads a channel; for the tools only. Repeated with every heartbeat, or it is forgotten."""
 
     channel_name: Name
     consumer_pid: Pid
@@ -244,19 +257,28 @@ class ChecksumErrorAck(Message, frozen=True, kw_only=True):
 class WatchReq(Message, frozen=True, kw_only=True):
     """Ask for the events of channels whose names match a shell pattern; to be repeated with every heartbeat.
 
-    `watch_id` is the client's name for the watch; the same one again renews it. A watch that is not renewed for
-    `HEARTBEAT_EXPIRY` seconds ends by itself.
+    `watch_id` is the client's name for the watch; the same one again, with the same pattern and on the same connection,
+    renews it. A watch that is not renewed for `HEARTBEAT_EXPIRY` seconds ends by itself.
     """
 
     watch_id: Correlation
-    pattern: Short = "*"
+    pattern: Pattern = "*"
 
 
 class WatchAck(Message, frozen=True, kw_only=True):
-    """Watching. `next_serial` is the serial of the next event: one that is missing later was lost on the way."""
+    """Watching.
+
+    Attributes
+    ----------
+    next_serial : int
+        Serial of the next event: one that is missing later was lost on the way.
+    renewed : bool
+        Whether the watch was there already. If not, events may have happened before it, and a list tells what is there.
+    """
 
     status: str = "success"
     next_serial: int = 0
+    renewed: bool = False
 
 
 class UnwatchReq(Message, frozen=True, kw_only=True):
@@ -275,26 +297,40 @@ class EventKind(StrEnum):
     """What can happen to a channel."""
 
     APPEARED = "appeared"
-    """It was registered."""
+    """It was registered. If it was there before, another producer has replaced its dead one or has taken its segment
+    over, and `Event.detail` says so."""
     GONE = "gone"
     """It was deregistered, or removed after its producer's death."""
     SCHEMA = "schema"
-    """It was registered anew with another schema."""
+    """It was there before, and is registered with another schema now."""
     PRODUCER_DIED = "producer_died"
     """Its producer is provably dead; it waits for a takeover."""
     CHECKSUM_ERROR = "checksum_error"
-    """A consumer found a slot that does not match its checksum; `detail` names the seq."""
+    """A consumer found a slot that does not match its checksum; `Event.detail` names the seq."""
 
 
 class Event(Message, frozen=True, kw_only=True):
-    """Something happened to a channel (broker to watcher, unasked; type ``EVENT``)."""
+    """Something happened to a channel (broker to watcher, unasked; type ``EVENT``).
+
+    Attributes
+    ----------
+    serial : int
+        Counts the events of one watch from 0 on, without gaps.
+    version : int
+        Of the directory after the event: a list of this version, or a later one, has it in it already. A checksum error
+        changes nothing in the directory.
+    channel : ChannelEntry or None
+        What is registered now, with ``appeared`` and ``schema``.
+    """
 
     watch_id: str
     serial: int
     event: EventKind
     channel_name: str
     producer_pid: int = 0
+    version: int = 0
     detail: str = ""
+    channel: ChannelEntry | None = None
 
 
 class Error(Message, frozen=True, kw_only=True):
@@ -361,4 +397,6 @@ HEARTBEAT_EXPIRY = 10.0
 TAKEOVER_GRACE = 10.0
 """How long the channel of a provably dead producer waits for a takeover before it is removed (in seconds)."""
 MAX_MESSAGE_NBYTES = 64 * 1024
-"""Longest frame that the broker takes."""
+"""Longest frame that the broker takes. Its replies may be longer."""
+MAX_PAGE_NBYTES = 1024 * 1024
+"""A page of a list ends with the entry that makes it longer than this."""

@@ -6,8 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from labhub.errors import SchemaMismatch
-from labhub.protocol.messages import RegReq
+import msgspec
+
+from labhub.errors import ProtocolError, SchemaMismatch
+from labhub.protocol.messages import ErrorCode, RegReq
+
+ENTRY_NBYTES = 400
+"""What a listed channel takes besides its metadata, or little less (in bytes)."""
+MAX_CORRUPT = 256
+"""So many slots that were reported corrupt are remembered for each channel, to tell of each of them once."""
 
 
 @dataclass
@@ -22,6 +29,10 @@ class Registration:
         On the broker's monotonic clock (in seconds).
     consumers : dict of (key, pid) to float
         Registered consumers, and when each was heard of last.
+    metrics : dict of str to float
+        As its owner reported them last, at `metrics_at`.
+    nbytes : int
+        What it takes in a list, about (in bytes).
     """
 
     channel_name: str
@@ -36,6 +47,10 @@ class Registration:
     heartbeat_at: float | None = None
     dead_since: float | None = None
     consumers: dict[tuple[str, int], float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    metrics_at: float | None = None
+    nbytes: int = ENTRY_NBYTES
+    _corrupt: dict[int, None] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, request: RegReq, owner_key: str, now: float) -> Registration:
@@ -50,7 +65,53 @@ class Registration:
             metadata=request.metadata,
             owner_key=owner_key,
             registered_at=now,
+            nbytes=ENTRY_NBYTES + len(msgspec.json.encode(request.metadata)),
         )
+
+    @property
+    def declared(self) -> tuple[object, ...]:
+        """What its producer says of the slots."""
+        return self.schema_hash, self.schema_version, self.metadata.get("schema")
+
+    def succeeds(self, old: Registration) -> bool:
+        """Whether this is the registration of a producer that took the same segment over."""
+        instance = self.metadata.get("instance_id")
+        if not instance or instance != old.metadata.get("instance_id"):
+            return False
+        mine, theirs = self.metadata.get("epoch"), old.metadata.get("epoch")
+        return isinstance(mine, int) and isinstance(theirs, int) and mine > theirs
+
+    def refresh(self, old: Registration) -> None:
+        """Go on with what is known of `old`, which must be the same owner's registration.
+
+        Raises
+        ------
+        ProtocolError
+            If it is not.
+        """
+        if old.schema_hash != self.schema_hash:
+            raise ProtocolError(
+                f"Schema hash differs from existing registration for channel '{old.channel_name}'",
+                code=ErrorCode.SCHEMA_MISMATCH.value,
+            )
+        mine = self.owner_key, self.producer_pid, self.shm_name
+        if mine != (old.owner_key, old.producer_pid, old.shm_name):
+            raise ProtocolError(
+                f"Channel '{old.channel_name}' is owned by process {old.producer_pid}"
+                + (f" on {old.producer_hostname}" if old.producer_hostname else ""),
+                code=ErrorCode.CHANNEL_BUSY.value,
+            )
+        self.registered_at, self.heartbeat_at, self.consumers = old.registered_at, old.heartbeat_at, old.consumers
+        self.metrics, self.metrics_at, self._corrupt = old.metrics, old.metrics_at, old._corrupt
+
+    def note_corrupt(self, seq: int) -> bool:
+        """Note that a slot is corrupt; whether that is news."""
+        if seq in self._corrupt:
+            return False
+        self._corrupt[seq] = None
+        if len(self._corrupt) > MAX_CORRUPT:
+            del self._corrupt[next(iter(self._corrupt))]
+        return True
 
 
 class ChannelRegistry:

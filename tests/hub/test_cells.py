@@ -39,6 +39,7 @@ def test_another_schema_closes_the_earlier_producer_and_says_so(hub, caplog):
         ({"units": "bar"}, "units={'value': 'bar'}) now"),
         ({"capacity": 32}, "capacity: 16 before, 32 now"),
         ({"lossless": False}, "lossless: True before, False now"),
+        ({"checksum": "manual"}, "checksum: none before, manual now"),
     ],
 )
 def test_what_else_makes_another_producer(hub, caplog, changed, words):

@@ -129,6 +129,7 @@ def test_a_forked_child_connects_anew(hub):
         lambda hub: hub.producer("y", dtype="f8", capacity=2.5),
         lambda hub: hub.producer("y", dtype="f8", lossless="maybe"),
         lambda hub: hub.producer("y", dtype="f8", timeout=-1),
+        lambda hub: hub.producer("y", dtype="f8", checksum="sometimes"),
         lambda hub: hub.producer("y", dtype="f8", units={"other": "V"}),
         lambda hub: hub.producer("y", dtype="f8", shape=(4,), sample_rate=10),
         lambda hub: hub.channels(7),

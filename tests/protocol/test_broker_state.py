@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from labhub.protocol.broker_state import BrokerState, Peer
-from labhub.protocol.messages import HEARTBEAT_EXPIRY, TAKEOVER_GRACE
+from labhub.protocol.messages import (
+    HEARTBEAT_EXPIRY,
+    MAX_PAGE_NBYTES,
+    REPLY_TO,
+    TAKEOVER_GRACE,
+    TYPE_NAME,
+    Error,
+    Event,
+)
 from labhub.protocol.registry import Registration
+from tests.protocol.conversation import ALICE, BOB, OTHER, Conversation
 
-ALICE, BOB = Peer(b"a", "key-of-alice"), Peer(b"b", "key-of-bob")
-HASH, OTHER = "00" * 32, "11" * 32
-
-
-class Conversation:
-    """A broker whose probe says what the test wants."""
-
-    def __init__(self, **options: Any) -> None:
-        self.verdict = "unknown"
-        self.buried: list[str] = []
-        self.state = BrokerState(
-            probe=lambda _: self.verdict, bury=lambda entry: self.buried.append(entry.channel_name), **options
-        )
-
-    def say(self, peer: Peer, kind: str, now: float = 0.0, **fields: Any) -> dict[str, Any]:
-        (out,) = self.state.receive(peer, [kind.encode(), json.dumps(fields).encode()], now)
-        assert out.routing_id == peer.routing_id
-        return json.loads(out.frames[1]) | {"type": out.frames[0].decode()}
-
-    def register(self, peer: Peer = ALICE, now: float = 0.0, **fields: Any) -> dict[str, Any]:
-        defaults = {"channel_name": "c", "shm_name": "c", "schema_hash": HASH, "schema_version": 1, "producer_pid": 1}
-        return self.say(peer, "REG_REQ", now, **(defaults | fields))
-
-    def found(self) -> bool:
-        return self.say(BOB, "DISC_REQ", channel_name="c")["type"] == "DISC_ACK"
+MESSAGE_OF = {name.encode(): kind for kind, name in TYPE_NAME.items()}
 
 
 @pytest.mark.parametrize("verdict", ["alive", "unknown"])
@@ -180,6 +166,126 @@ def test_consumers_are_counted() -> None:
     assert talk.say(BOB, "LIST_REQ")["channels"][0]["consumers"] == 0
 
 
+def test_a_consumer_that_falls_silent_is_forgotten() -> None:
+    talk = Conversation()
+    talk.register()
+    talk.say(BOB, "CONSUMER_REG_REQ", channel_name="c", consumer_pid=7)
+    late = HEARTBEAT_EXPIRY + 1
+    talk.say(BOB, "CONSUMER_REG_REQ", late, channel_name="c", consumer_pid=8)
+    assert talk.say(BOB, "LIST_REQ", late)["channels"][0]["consumers"] == 1
+    talk.tick(late)
+    assert len(talk.state.registry.find_channel("c").consumers) == 1
+
+
+def test_pages_of_big_metadata_end_early_and_lose_nothing() -> None:
+    talk = Conversation()
+    for k in range(60):
+        talk.register(channel_name=f"c{k:02}", metadata={"note": "x" * 60_000})
+    names, offset, pages = [], 0, 0
+    while offset >= 0:
+        page = talk.say(BOB, "LIST_REQ", offset=offset, limit=1000)
+        assert len(json.dumps(page)) < MAX_PAGE_NBYTES + 62_000
+        names += [c["channel_name"] for c in page["channels"]]
+        offset, pages = page["next_offset"], pages + 1
+    assert names == [f"c{k:02}" for k in range(60)]
+    assert pages == 4
+
+
+def test_the_version_of_a_list_rises_with_what_changes_it() -> None:
+    talk = Conversation()
+
+    def version() -> int:
+        return talk.say(BOB, "LIST_REQ")["version"]
+
+    before = version()
+    talk.register()
+    assert version() == before + 1
+    talk.register()
+    talk.say(BOB, "CHECKSUM_ERROR_REQ", channel_name="c", consumer_pid=7, seq=0)
+    assert version() == before + 1
+    talk.say(ALICE, "DEREG_REQ", channel_name="c", producer_pid=1)
+    assert version() == before + 2
+
+
+def test_the_schema_of_a_channel() -> None:
+    talk = Conversation()
+    assert talk.say(BOB, "SCHEMA_REQ", channel_name="c")["error_code"] == "CHANNEL_NOT_FOUND"
+    talk.register(metadata={"schema": "{}"}, schema_version=3)
+    reply = talk.say(BOB, "SCHEMA_REQ", channel_name="c")
+    assert (reply["schema"], reply["schema_hash"], reply["schema_version"]) == ("{}", "00" * 32, 3)
+    talk.register(channel_name="d", metadata={"schema": 7})
+    assert talk.say(BOB, "SCHEMA_REQ", channel_name="d")["schema"] is None
+
+
+def test_only_the_owner_reports_metrics() -> None:
+    talk = Conversation()
+    talk.register()
+    assert talk.say(BOB, "METRICS_REQ", channel_name="c") | {"age_s": -1.0, "metrics": {}} == talk.say(
+        BOB, "METRICS_REQ", channel_name="c"
+    )
+    for peer, pid in ((BOB, 1), (ALICE, 2)):
+        reply = talk.say(peer, "METRICS_REPORT_REQ", channel_name="c", producer_pid=pid, metrics={"a": 1})
+        assert reply["error_code"] == "NOT_REGISTERED"
+    for number in (1, 2.5):
+        talk.say(ALICE, "METRICS_REPORT_REQ", 5.0, channel_name="c", producer_pid=1, metrics={"a": number})
+    talk.register(now=6.0)  # refreshing does not forget them
+    reply = talk.say(BOB, "METRICS_REQ", 8.0, channel_name="c")
+    assert (reply["metrics"], reply["age_s"]) == ({"a": 2.5}, 3.0)
+    assert talk.say(BOB, "METRICS_REQ", channel_name="nobody")["error_code"] == "CHANNEL_NOT_FOUND"
+
+
+def test_the_brokers_own_metrics() -> None:
+    talk = Conversation(started_at=10.0)
+    talk.register()
+    talk.register()
+    talk.register(BOB)
+    talk.say(BOB, "DISC_REQ", channel_name="nobody")
+    talk.say(BOB, "WATCH_REQ", watch_id="w")
+    talk.state.receive(BOB, [b"garbage"], 0.0)
+    talk.say(ALICE, "DEREG_REQ", channel_name="c", producer_pid=1)
+    reply = talk.say(BOB, "METRICS_REQ", 12.5)
+    assert reply["age_s"] == 0.0
+    assert reply["metrics"] == {
+        "channels": 0,
+        "watches": 1,
+        "registrations": 1,
+        "events": 1,
+        "checksum_errors": 0,
+        "ignored": 0,
+        "refused.CHANNEL_BUSY": 1,
+        "refused.CHANNEL_NOT_FOUND": 1,
+        "refused.INVALID_REQUEST": 1,
+        "uptime_s": 2.5,
+    }
+    assert "uptime_s" not in Conversation().say(BOB, "METRICS_REQ")["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("METRICS_REPORT_REQ", {"channel_name": "c", "producer_pid": 1, "metrics": {"a": "1"}}),
+        ("METRICS_REPORT_REQ", {"channel_name": "c", "producer_pid": 1, "metrics": {str(k): k for k in range(101)}}),
+        ("METRICS_REPORT_REQ", {"channel_name": "c", "producer_pid": 1, "metrics": {"a" * 257: 1}}),
+        ("METRICS_REQ", {"channel_name": 7}),
+        ("SCHEMA_REQ", {}),
+        ("CHECKSUM_ERROR_REQ", {"channel_name": "c", "consumer_pid": 1, "seq": -1}),
+        ("CHECKSUM_ERROR_REQ", {"channel_name": "c", "consumer_pid": 1, "seq": 2**63}),
+        ("WATCH_REQ", {"watch_id": "w", "pattern": ""}),
+        ("WATCH_REQ", {"watch_id": "w" * 65}),
+        ("WATCH_REQ", {"pattern": "*"}),
+        ("UNWATCH_REQ", {}),
+        ("EVENT", {"watch_id": "w", "serial": 0, "event": "gone", "channel_name": "c"}),
+        ("WATCH_ACK", {}),
+    ],
+)
+def test_bad_requests_are_refused_and_change_nothing(kind: str, fields: dict) -> None:
+    talk = Conversation()
+    talk.register()
+    assert talk.say(ALICE, kind, **fields)["error_code"] == "INVALID_REQUEST"
+    assert len(talk.state.watches) == 0
+    assert talk.told == []
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -217,7 +323,20 @@ def test_of_duplicate_keys_the_last_counts() -> None:
 FRAMES = st.lists(
     st.one_of(
         st.binary(max_size=80),
-        st.sampled_from([b"C", b"REG_REQ", b"DISC_REQ", b"DEREG_REQ", b"LIST_REQ", b"HEARTBEAT_REQ", b"ERROR", b"{}"]),
+        st.sampled_from(
+            [
+                b"C",
+                b"REG_REQ",
+                b"DISC_REQ",
+                b"DEREG_REQ",
+                b"LIST_REQ",
+                b"HEARTBEAT_REQ",
+                b"WATCH_REQ",
+                b"EVENT",
+                b"ERROR",
+                b"{}",
+            ]
+        ),
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.text(max_size=8),
             lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -234,3 +353,30 @@ def test_garbage_is_answered_with_an_error(frames: list[bytes]) -> None:
     for out in state.receive(ALICE, frames, 0.0):
         assert out.frames[-2] in (b"ERROR", b"LIST_ACK")
     assert len(state.registry) == 0
+
+
+def test_a_hundred_thousand_broken_messages_break_nothing() -> None:
+    rng = random.Random(38)
+    state = BrokerState(probe=lambda _: "unknown", allowed=lambda key: key != "stranger")
+    peers = [Peer(b"a", "key"), Peer(b"b", "stranger"), Peer(b"c", "other key")]
+    body = json.dumps(
+        {"channel_name": "c", "shm_name": "c", "schema_hash": "00" * 32, "schema_version": 1, "producer_pid": 1}
+        | {"watch_id": "w", "pattern": "*", "consumer_pid": 1, "seq": 1, "metrics": {"a": 1}, "channels": ["c"]}
+    ).encode()
+    kinds = [name.encode() for name in TYPE_NAME.values()]
+    outcomes: Counter[bytes] = Counter()
+    for k in range(100_000):
+        broken = bytearray(body)
+        for _ in range(rng.randrange(3)):
+            broken[rng.randrange(len(broken))] = rng.randrange(256)
+        frames = [rng.choice(kinds), bytes(broken), b"C"][: rng.choice((2, 2, 2, 2, 1, 3))]
+        for out in state.receive(rng.choice(peers), frames, k / 1000):
+            outcomes[out.frames[-2]] += 1
+    # All of it happened: answers of every kind, events, refusals, and what could not even be answered.
+    assert {REPLY_TO[kind] for kind in REPLY_TO} == {MESSAGE_OF[name] for name in outcomes} - {Error, Event}
+    assert outcomes[b"ERROR"] > 10_000
+    assert outcomes[b"EVENT"] > 100
+    assert state.ignored > 1000
+    assert len(state.watches) <= 2 * 256
+    (out,) = state.receive(peers[0], [b"LIST_REQ", b"{}"], 1000.0)
+    assert out.frames[0] == b"LIST_ACK"

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import json
 
-from labhub.errors import BrokerUnreachable, ChannelBusy, LabHubError
+import pytest
+
+from labhub.errors import BrokerUnreachable, ChannelBusy, LabHubError, ProtocolError, QuotaExceeded
 from labhub.protocol import codec
 from labhub.protocol.broker_state import BrokerState, Peer
-from labhub.protocol.client_state import ClientState
+from labhub.protocol.client_state import MAX_PENDING, ClientState, Gap
 from labhub.protocol.messages import (
+    HEARTBEAT_INTERVAL,
+    MAX_MESSAGE_NBYTES,
+    ConsumerRegReq,
     DeregReq,
     DiscAck,
     DiscReq,
     Error,
+    Event,
+    EventKind,
     HeartbeatAck,
     Message,
     RegAck,
     RegReq,
+    UnwatchReq,
+    WatchAck,
+    WatchReq,
 )
 
 
@@ -95,3 +105,111 @@ def test_garbage_from_a_broker_is_dropped() -> None:
     state = ClientState()
     for frames in ([], [b"x"], [b"ERROR", b"{"], [b"REG_ACK", b'{"channel_id":"a"}']):
         assert state.receive(frames, 0.0) == []
+
+
+def watched(next_serial: int = 0) -> tuple[ClientState, list[Event | Gap], list[bytes]]:
+    """A client whose watch was confirmed, what its sink gets, and the request."""
+    state, got = ClientState(), []
+    frames = state.watch(WatchReq(watch_id="w", pattern="p*"), got.append, 0.0, 1.0, Waiting())
+    state.receive(reply(frames, WatchAck(next_serial=next_serial)), 0.0)
+    return state, got, frames
+
+
+def event(serial: int, watch_id: str = "w") -> list[bytes]:
+    return codec.encode(Event(watch_id=watch_id, serial=serial, event=EventKind.GONE, channel_name="p"))
+
+
+def test_a_watch_begins_with_a_gap_and_events_follow_in_order() -> None:
+    state, got, _ = watched()
+    for serial in (0, 1, 1, 0):  # what comes twice counts once
+        state.receive(event(serial), 0.0)
+    state.receive(event(2, watch_id="somebody else's"), 0.0)
+    assert got[0] == Gap(anew=True)
+    assert [e.serial for e in got[1:]] == [0, 1]
+
+
+def test_a_lost_event_is_noticed_by_the_next_one() -> None:
+    state, got, _ = watched()
+    state.receive(event(2), 0.0)
+    assert got[1] == Gap(anew=False)
+    assert got[2].serial == 2
+
+
+def test_a_lost_event_is_noticed_by_the_next_renewal() -> None:
+    state, got, _ = watched()
+    (renewal,) = state.tick(HEARTBEAT_INTERVAL)
+    assert renewal[0] == b"WATCH_REQ"
+    state.receive(reply(renewal, WatchAck(next_serial=0, renewed=True)), 2.0)
+    assert got == [Gap(anew=True)]
+    (renewal,) = state.tick(2 * HEARTBEAT_INTERVAL)
+    state.receive(reply(renewal, WatchAck(next_serial=3, renewed=True)), 4.0)
+    assert got == [Gap(anew=True), Gap(anew=False)]
+    state.receive(event(3), 4.0)
+    assert len(got) == 3
+
+
+def test_a_broker_without_memory_gets_the_watch_again() -> None:
+    state, got, _ = watched()
+    broker = BrokerState(probe=lambda _: "unknown")
+    (again,) = state.reconnected(1.0)
+    (ack,) = broker.receive(Peer(b"p"), again, 1.0)
+    state.receive(ack.frames, 1.0)
+    assert got == [Gap(anew=True), Gap(anew=True)]
+    (_, told) = broker.receive(Peer(b"q"), codec.encode(reg("pump")), 1.0)
+    state.receive(told.frames, 1.0)
+    assert got[2].channel_name == "pump"
+
+
+def test_an_ended_watch_is_silent_and_is_not_renewed() -> None:
+    state, got, _ = watched()
+    state.request(UnwatchReq(watch_id="w"), 0.0, 1.0, Waiting())
+    state.receive(event(0), 0.0)
+    assert got == [Gap(anew=True)]
+    assert state.reconnected(1.0) == []
+    assert state.tick(100.0) == []
+
+
+def test_a_watch_that_was_refused_is_not_kept_up() -> None:
+    state, waiting = ClientState(), Waiting()
+    frames = state.watch(WatchReq(watch_id="w"), lambda _: None, 0.0, 1.0, waiting)
+    state.receive(reply(frames, Error(error_code="QUOTA_EXCEEDED", message="256 watches")), 0.0)
+    assert isinstance(waiting.outcomes[0], QuotaExceeded)
+    assert state.reconnected(1.0) == []
+
+
+def test_readers_are_said_again_with_every_heartbeat_while_there_is_a_connection() -> None:
+    state = ClientState()
+    state.request(ConsumerRegReq(channel_name="c", consumer_pid=7), 0.0, 1.0, Waiting())
+    assert state.tick(0.0, connected=False) == []
+    assert [frames[0] for frames in state.tick(0.0)] == [b"CONSUMER_REG_REQ"]
+    assert state.tick(HEARTBEAT_INTERVAL, connected=False) == []
+
+
+def test_heartbeats_of_many_channels_fit_into_messages() -> None:
+    state = ClientState()
+    for k in range(1000):
+        state.request(reg(f"{k:0128}"), 0.0, 1.0, Waiting())
+    beats = state.tick(0.0)
+    assert len(beats) == 3
+    assert all(len(frames[1]) < MAX_MESSAGE_NBYTES for frames in beats)
+
+
+def test_what_a_broker_would_not_take_is_refused_here() -> None:
+    state = ClientState()
+    big = RegReq(
+        channel_name="c",
+        shm_name="c",
+        schema_hash="00" * 32,
+        schema_version=1,
+        producer_pid=1,
+        metadata={"note": "x" * MAX_MESSAGE_NBYTES},
+    )
+    with pytest.raises(ProtocolError, match="shorten its metadata"):
+        state.request(big, 0.0, 1.0, Waiting())
+    assert state.registered == ()
+    for _ in range(MAX_PENDING):
+        state.request(DiscReq(channel_name="c"), 0.0, 1.0, Waiting())
+    with pytest.raises(BrokerUnreachable, match="wait for the broker"):
+        state.request(DiscReq(channel_name="c"), 0.0, 1.0, Waiting())
+    state.tick(1.0)
+    state.request(DiscReq(channel_name="c"), 1.0, 1.0, Waiting())

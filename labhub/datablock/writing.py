@@ -1,0 +1,138 @@
+"""Single slots, open for writing: in place, and for the reference-level API."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labhub.errors import ClosedError, InvalidArgument
+
+if TYPE_CHECKING:
+    from labhub.datablock.producer import DataBlockProducer
+
+
+class WriteSlot:
+    """One slot, open for writing in place.
+
+    Attributes
+    ----------
+    array : ndarray of shape slot_shape
+        The slot itself, in shared memory. It still holds an older slot's values: write all of it, or set `nbytes`.
+    nbytes : int
+        How many bytes to commit; all of them unless set.
+    seq : int
+        The slot's seq.
+    """
+
+    array: NDArray[Any]
+
+    def __init__(self, producer: DataBlockProducer) -> None:
+        self._producer = producer
+        self._index = -1
+        self._seal = False
+        self.nbytes = producer.schema.slot_nbytes
+        self.seq = -1
+
+    def __enter__(self) -> Self:
+        self._index = self._producer._claim()
+        self.seq = self._producer.next_seq
+        self.array = self._producer._view(self._index)
+        return self
+
+    def update_checksum(self) -> None:
+        """Have the slot carry the checksum of its bytes as they are when it is published; for ``checksum="manual"``.
+
+        Raises
+        ------
+        InvalidArgument
+            If the channel carries no checksums.
+        """
+        self._producer._require_checksums()
+        self._seal = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._producer._abort()
+            return
+        try:
+            self._producer._commit(self._index, self.nbytes, seal=self._seal)
+        except BaseException:
+            self._producer._abort()
+            raise
+
+
+class WriteHandle:
+    """An open slot of the reference-level API, made by `DataBlockProducer.acquire_write_slot`."""
+
+    def __init__(self, producer: DataBlockProducer, index: int) -> None:
+        self.producer = producer
+        self._slot: NDArray[np.uint8] | None = producer._raw(index)
+        self._index = index
+        self._nbytes: int | None = None
+        self._seal = False
+
+    def write(self, data: bytes | bytearray | memoryview | NDArray[Any], offset: int = 0) -> None:
+        """Copy bytes into the slot, from `offset` (in bytes) on.
+
+        Raises
+        ------
+        InvalidArgument
+            If they do not fit.
+        ClosedError
+            If the slot was released before.
+        """
+        slot = self._open()
+        source = np.frombuffer(np.ascontiguousarray(data), np.uint8) if isinstance(data, np.ndarray) else None
+        source = np.frombuffer(data, np.uint8) if source is None else source
+        if offset < 0 or offset + source.size > slot.size:
+            raise InvalidArgument(f"{source.size} bytes at {offset} do not fit into a slot of {slot.size} bytes")
+        slot[offset : offset + source.size] = source
+
+    def commit(self, nbytes: int) -> None:
+        """Say how many bytes are valid; the slot becomes visible when it is released.
+
+        Raises
+        ------
+        InvalidArgument
+            If the slot is not that long.
+        """
+        slot = self._open()
+        if not 0 <= nbytes <= slot.size:
+            raise InvalidArgument(f"a slot of {slot.size} bytes cannot commit {nbytes}")
+        self._nbytes = nbytes
+
+    def update_checksum(self) -> None:
+        """Have the slot carry the checksum of its committed bytes as they are when it is released.
+
+        For `ChecksumPolicy.MANUAL`; under ENFORCED every slot carries one anyway.
+
+        Raises
+        ------
+        InvalidArgument
+            If the segment carries no checksums (`ChecksumPolicy.NONE`).
+        ClosedError
+            If the slot was released before.
+        """
+        self._open()
+        self.producer._require_checksums()
+        self._seal = True
+
+    def release(self) -> None:
+        """Publish the slot if it was committed, else abort it. Twice is harmless."""
+        if self._slot is None:
+            return
+        self._slot = None
+        if self._nbytes is None:
+            self.producer._abort()
+        else:
+            self.producer._commit(self._index, self._nbytes, seal=self._seal)
+
+    def _open(self) -> NDArray[np.uint8]:
+        if self._slot is None:
+            raise ClosedError("this slot was released before; acquire another one")
+        return self._slot

@@ -1,0 +1,153 @@
+"""The thread behind a Messenger: a socket, a state machine and a queue, with no logic of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Literal
+
+from labhub.errors import BrokerUnreachable, LabHubError
+from labhub.protocol.client_state import ClientState, Done, Sink
+from labhub.protocol.messages import Message, WatchReq
+from labhub.transport.curve import KeyPair
+from labhub.transport.dealer import Dealer
+
+logger = logging.getLogger(__name__)
+
+Status = Literal["connected", "connecting", "disconnected", "unauthorized"]
+Resolver = Callable[[], tuple[str, str] | None]
+
+SLICE = 0.1
+"""How often the worker looks at the clock (in seconds)."""
+RESOLVE_AFTER = 0.5
+"""After how long without a connection the worker asks where the broker is now (in seconds)."""
+MAX_UNSENT = 1000
+"""So many requests are kept for a broker that is away; the oldest are left out first, and time out. What is registered
+does not depend on them: it is said again anyway."""
+
+
+class Worker:
+    """The thread that owns the socket and the state; others hand it work through a queue."""
+
+    def __init__(self, dealer: Dealer, key: KeyPair, resolve: Resolver | None) -> None:
+        self._dealer = dealer
+        self._key = key
+        self._resolve = resolve
+        self._place = (dealer.endpoint, dealer.server_key)
+        self._state = ClientState()
+        self._work: queue.SimpleQueue[Callable[[float], None]] = queue.SimpleQueue()
+        self._unsent: deque[list[bytes]] = deque(maxlen=MAX_UNSENT)
+        self._handshakes = dealer.handshakes
+        self._down_since: float | None = None
+        self._stopping = False
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # So that nobody hands work to a worker that has ended; the garbage collector may do so in mid-hand-over.
+        self._gate = threading.RLock()
+        self._thread = threading.Thread(target=self._run, name="labhub-messenger", daemon=True)
+        self._thread.start()
+
+    @property
+    def status(self) -> Status:
+        """Whether the broker can be reached now."""
+        match self._dealer.link:
+            case "unauthorized" | "wrong_server_key":
+                return "unauthorized"
+            case link:
+                return link
+
+    def ask(self, message: Message, timeout: float, done: Done) -> None:
+        """Send a request; `done` is called in the worker's thread, with the reply or the error instead of it."""
+        self._hand_over(lambda now: self._state.request(message, now, timeout, done), done)
+
+    def watch(self, request: WatchReq, sink: Sink, timeout: float, done: Done) -> None:
+        """Begin a watch; `sink`, too, is called in the worker's thread."""
+        self._hand_over(lambda now: self._state.watch(request, sink, now, timeout, done), done)
+
+    def _hand_over(self, frames: Callable[[float], list[bytes]], done: Done) -> None:
+        def work(now: float) -> None:
+            try:
+                self._send(frames(now))
+            except LabHubError as error:
+                done(error)
+
+        with self._gate:
+            if self._stopping:
+                raise BrokerUnreachable("this Messenger was disconnected")
+            self._work.put(work)
+            os.eventfd_write(self._wake, 1)
+
+    def stop(self) -> None:
+        """Let what was asked leave, end the thread and wait for that."""
+        with self._gate:
+            self._stopping = True
+            os.eventfd_write(self._wake, 1)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._dealer.poll(SLICE, self._wake)
+                self._step(time.monotonic())
+            self._do_work(time.monotonic())  # what was asked before the stop still leaves
+        finally:
+            self._dealer.close()
+            self._state.fail_all(BrokerUnreachable("this Messenger was disconnected"))
+            os.close(self._wake)
+
+    def _step(self, now: float) -> None:
+        with contextlib.suppress(BlockingIOError):  # woken by a message, or by the clock
+            os.eventfd_read(self._wake)
+        link = self._dealer.update(now)
+        if self._dealer.handshakes > self._handshakes:
+            self._handshakes = self._dealer.handshakes
+            self._send_all([*self._unsent, *self._state.reconnected(now)], clear=True)
+        self._do_work(now)
+        while (frames := self._dealer.receive()) is not None:
+            self._send_all(self._state.receive(frames, now))
+        self._send_all(self._state.tick(now, connected=link == "connected"))
+        if link == "connected":
+            self._down_since = None
+        else:
+            self._look_elsewhere(now)
+
+    def _do_work(self, now: float) -> None:
+        while True:
+            try:
+                self._work.get_nowait()(now)
+            except queue.Empty:
+                return
+
+    def _send_all(self, messages: list[list[bytes]], *, clear: bool = False) -> None:
+        if clear:
+            self._unsent.clear()
+        for frames in messages:
+            self._send(frames)
+
+    def _send(self, frames: list[bytes]) -> None:
+        if not self._dealer.send(frames):
+            self._unsent.append(frames)  # sent with the next handshake; replies that come too late are dropped
+
+    def _look_elsewhere(self, now: float) -> None:
+        """Follow a broker that came back at another endpoint, or with another key."""
+        if self._down_since is None:
+            self._down_since = now
+        if self._resolve is None or now - self._down_since < RESOLVE_AFTER:
+            return
+        self._down_since = now
+        place = self._resolve()
+        if place is None or place == self._place:
+            return
+        logger.info("the broker is now at %s", place[0])
+        try:
+            dealer = Dealer(*place, self._key)
+        except LabHubError as error:
+            logger.warning("cannot follow the broker: %s", error)
+            return
+        self._dealer.close()
+        self._dealer, self._place, self._handshakes = dealer, place, 0

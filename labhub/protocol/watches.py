@@ -1,0 +1,100 @@
+"""Who wants to hear of which channels, and for how much longer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from labhub.errors import ProtocolError
+from labhub.protocol import codec
+from labhub.protocol.messages import HEARTBEAT_EXPIRY, ErrorCode, Event, WatchAck, WatchReq
+from labhub.protocol.peer import Outgoing, Peer
+
+
+@dataclass
+class _Watch:
+    peer: Peer
+    pattern: str
+    marked: bool
+    heard_at: float
+    next_serial: int = 0
+
+
+class Watches:
+    """The watches of one broker. A watch belongs to one connection and has a name there.
+
+    Parameters
+    ----------
+    allowed : callable
+        Whether a client key is on the allow-list now. A watch of a key that is not ends before it hears another word.
+    quota : int
+        How many watches one client key may have.
+    """
+
+    def __init__(self, allowed: Callable[[str], bool], quota: int) -> None:
+        self._allowed = allowed
+        self._quota = quota
+        self._watches: dict[tuple[bytes, str], _Watch] = {}
+        self._per_key: Counter[str] = Counter()
+
+    def renew(self, peer: Peer, request: WatchReq, now: float, *, marked: bool) -> WatchAck:
+        """Renew a watch, or begin it if this connection has none of that name and pattern.
+
+        Raises
+        ------
+        ProtocolError
+            If this client key has as many as it may.
+        """
+        name = peer.routing_id, request.watch_id
+        watch = self._watches.get(name)
+        renewed = watch is not None and watch.peer == peer and watch.pattern == request.pattern
+        if watch is None or not renewed:
+            self._forget(name)
+            if self._per_key[peer.key] >= self._quota:
+                raise ProtocolError(
+                    f"one client key may have {self._quota} watches; close some first",
+                    code=ErrorCode.QUOTA_EXCEEDED.value,
+                )
+            watch = self._watches[name] = _Watch(peer, request.pattern, marked, now)
+            self._per_key[peer.key] += 1
+        watch.heard_at = now
+        return WatchAck(next_serial=watch.next_serial, renewed=renewed)
+
+    def end(self, peer: Peer, watch_id: str) -> None:
+        """End a watch, if this connection has one of that name."""
+        self._forget((peer.routing_id, watch_id))
+
+    def tick(self, now: float) -> None:
+        """End the watches that were not renewed, and those of revoked keys."""
+        for name, watch in list(self._watches.items()):
+            if now - watch.heard_at > HEARTBEAT_EXPIRY or not self._allowed(watch.peer.key):
+                self._forget(name)
+
+    def tell(self, event: Event) -> list[Outgoing]:
+        """Address an event to every watch whose pattern matches; its watch id and serial are filled in here."""
+        sent = []
+        for name, watch in list(self._watches.items()):
+            if not fnmatchcase(event.channel_name, watch.pattern):
+                continue
+            if not self._allowed(watch.peer.key):
+                self._forget(name)
+                continue
+            mine = msgspec.structs.replace(event, watch_id=name[1], serial=watch.next_serial)
+            watch.next_serial += 1
+            sent.append(Outgoing(watch.peer.routing_id, codec.encode(mine, marked=watch.marked)))
+        return sent
+
+    def _forget(self, name: tuple[bytes, str]) -> None:
+        watch = self._watches.pop(name, None)
+        if watch is None:
+            return
+        self._per_key[watch.peer.key] -= 1
+        if not self._per_key[watch.peer.key]:
+            del self._per_key[watch.peer.key]
+
+    def __len__(self) -> int:
+        return len(self._watches)
