@@ -4,7 +4,7 @@ VENV ?= .venv
 TEST_VENV ?= .venv-test
 SECONDS_OF_DEMO ?= 20
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
-SOURCES = pyproject.toml $(shell find native -type f)
+SOURCES = pyproject.toml $(shell find native labhub/notebook/frontend -type f -not -path '*/node_modules/*')
 
 .PHONY: help demo test quick check format clean
 
