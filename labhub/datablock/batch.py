@@ -12,6 +12,7 @@ from labhub.schema import TIME, VALUE, Schema
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 SLOT_HEADER = np.dtype(
@@ -126,6 +127,21 @@ class Batch:
         rest = tuple(d for d in dims if d != TIME)
         return joined, time.astype("datetime64[ns]"), np.repeat(self.seq, n_samples)[keep], (TIME, *rest)
 
+    def along_time(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return the samples one after the other, and the time of each.
+
+        Returns
+        -------
+        data : ndarray of shape (n_samples, ...)
+            The slots, with those that are blocks of samples joined along their ``time`` axis, which comes first.
+        time_ns : ndarray of shape (n_samples,)
+            Time of each sample (in nanoseconds since the epoch, UTC).
+        """
+        if TIME not in self.schema.dims:
+            return self.data, self.timestamp_ns
+        data, time, _, _ = self._joined(self.schema.dims)
+        return data, time.astype(np.int64)
+
     def to_pandas(self) -> pd.DataFrame:
         """Return `to_xarray` as a data frame, indexed by time (and by the other dims, if there are any).
 
@@ -134,6 +150,34 @@ class Batch:
         pandas.DataFrame
         """
         return self.to_xarray().to_dataframe()
+
+    def plot(self, *fields: str) -> Figure:
+        """Draw the samples over time, as a figure for a paper: one panel for each unit.
+
+        Parameters
+        ----------
+        *fields : str
+            Names of the fields, or of single lines such as ``"lead 1"``; all of them if none is given.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            ``savefig("pressure.pdf")`` writes it to a file.
+
+        Raises
+        ------
+        InvalidArgument
+            A field is not there or not numeric (the message says what can be drawn), or the batch is empty.
+        ImportError
+            matplotlib is not installed.
+        """
+        try:
+            from labhub.datablock.figure import figure_of
+        except ModuleNotFoundError as error:
+            if error.name != "matplotlib":
+                raise
+            raise ImportError("Batch.plot() needs matplotlib: pip install 'labhub[plot]'", name="matplotlib") from None
+        return figure_of(self, fields)
 
     def split(self, n: int) -> tuple[Batch, Batch]:
         """Return the first `n` slots and the rest; the loss belongs to the first."""

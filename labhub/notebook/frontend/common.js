@@ -13,7 +13,9 @@ export class Frames {
   // For anywidget's `initialize`.
   listen(model) {
     model.on("msg:custom", (meta, buffers) => {
-      this.newest = { meta, buffers, at: performance.now() };
+      // A message without a picture says only how things stand; the picture of before goes on.
+      const before = buffers.length ? null : this.newest;
+      this.newest = { meta: { ...before?.meta, ...meta }, buffers: before?.buffers ?? buffers, at: performance.now() };
       for (const schedule of this.views) schedule();
     });
     model.send({ want: "frame" }); // a page that was reloaded has none; answered when the kernel is idle

@@ -144,7 +144,7 @@ class PlotView {
         })),
       ],
       axes: [
-        { ...look, ...lines, label: "time (local)", labelSize: 20, size: 34, values: this.timeLabels },
+        { ...look, ...lines, label: "time (local)", labelSize: 20, size: 34, space: 90, values: this.timeLabels },
         ...units.map((unit, i) => ({
           ...look,
           ...lines,
