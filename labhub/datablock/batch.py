@@ -174,7 +174,7 @@ class Batch:
         try:
             from labhub.datablock.figure import figure_of
         except ModuleNotFoundError as error:
-            if error.name != "matplotlib":
+            if (error.name or "").partition(".")[0] != "matplotlib":
                 raise
             raise ImportError("Batch.plot() needs matplotlib: pip install 'labhub[plot]'", name="matplotlib") from None
         return figure_of(self, fields)

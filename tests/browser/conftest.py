@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import nbformat
 import pytest
 
+from labhub.hub import stop_broker
+
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = [
     "--headless=new",
@@ -66,59 +68,57 @@ class Jupyter:
 
 
 @pytest.fixture
-def jupyter(private_dirs: Path, wait_until: Callable[..., None]) -> Iterator[Jupyter]:
-    """A Jupyter server with JupyterLab and Notebook 7, in directories of its own; the kernels see the test's broker."""
-    with server(private_dirs, wait_until, "jupyterlab") as found:
-        yield found
-    from labhub.hub import stop_broker
-
+def jupyter(private_dirs: Path, wait_until: Callable[..., None]) -> Iterator[Callable[..., Jupyter]]:
+    """Start Jupyter with JupyterLab and Notebook 7, in directories of its own; its kernels see the test's broker."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **options: stack.enter_context(served(private_dirs, wait_until, **options))
     with contextlib.suppress(LookupError, ConnectionError):
         stop_broker()
 
 
 @contextlib.contextmanager
-def server(
-    base: Path, wait_until: Callable[..., None], module: str, *options: str, theme: str = "Light"
+def served(
+    base: Path, wait_until: Callable[..., None], theme: str = "Light", save_widgets: bool = False
 ) -> Iterator[Jupyter]:
-    root = base / "notebooks"
+    """Run one server until the block is left; then its kernels are gone, too."""
+    root, settings, runtime = base / "notebooks", base / "settings", base / "jupyter-runtime"
     root.mkdir()
-    token = secrets.token_hex(16)
+    _write_setting(settings, "@jupyterlab/apputils-extension/themes", {"theme": f"JupyterLab {theme}"})
+    _write_setting(settings, "@jupyterlab/apputils-extension/notification", {"fetchNews": "false"})
+    _write_setting(settings, "@jupyter-widgets/jupyterlab-manager/plugin", {"saveState": save_widgets})
     private = {
-        f"JUPYTER_{kind}_DIR": str(base / f"jupyter-{kind.lower()}") for kind in ("CONFIG", "DATA", "RUNTIME")
-    } | {
-        "IPYTHONDIR": str(base / "ipython"),
-        "MPLCONFIGDIR": str(base / "mpl"),
-        "JUPYTERLAB_SETTINGS_DIR": str(base / "s"),
+        "JUPYTER_CONFIG_DIR": base / "jupyter-config",
+        "JUPYTER_DATA_DIR": base / "jupyter-data",
+        "JUPYTER_RUNTIME_DIR": runtime,
+        "JUPYTERLAB_SETTINGS_DIR": settings,
+        "JUPYTERLAB_WORKSPACES_DIR": base / "workspaces",
+        "IPYTHONDIR": base / "ipython",
+        "MPLCONFIGDIR": base / "mpl",
     }
-    settings = Path(private["JUPYTERLAB_SETTINGS_DIR"]) / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    (settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": f"JupyterLab {theme}"}))
+    token = secrets.token_hex(16)
     command = [
-        *(
-            sys.executable,
-            "-m",
-            module,
-            "--no-browser",
-            "--allow-root",
-            "--ServerApp.ip=127.0.0.1",
-            "--ServerApp.port=0",
-        ),
-        *(f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}", *options),
-        "--ServerApp.jpserver_extensions={'notebook': True}",
+        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
+        *("--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", f"--IdentityProvider.token={token}"),
+        *(f"--ServerApp.root_dir={root}", "--ServerApp.jpserver_extensions={'notebook': True}"),
+        *("--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"),
     ]
-    log = (base / "jupyter.log").open("w")
-    process = subprocess.Popen(command, env=os.environ | private, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        runtime = Path(private["JUPYTER_RUNTIME_DIR"])
-        found = runtime / f"jpserver-{process.pid}.json"
-        wait_until(lambda: found.exists() or process.poll() is not None, 60, "the start of Jupyter")
-        assert process.poll() is None, (base / "jupyter.log").read_text()
-        yield Jupyter(json.loads(found.read_text())["url"], token, root)
-    finally:
-        process.terminate()
-        process.wait(30)
-        log.close()
+    with (base / "jupyter.log").open("w") as log:
+        environment = os.environ | {name: str(path) for name, path in private.items()}
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            found = runtime / f"jpserver-{process.pid}.json"
+            wait_until(lambda: found.exists() or process.poll() is not None, 60, "the start of Jupyter")
+            assert process.poll() is None, (base / "jupyter.log").read_text()
+            yield Jupyter(json.loads(found.read_text())["url"], token, root)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _write_setting(directory: Path, name: str, value: dict[str, object]) -> None:
+    path = directory / f"{name}.jupyterlab-settings"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
 
 
 @dataclass
@@ -152,9 +152,9 @@ class Watched:
 
     def cell_errors(self) -> list[str]:
         """Return the tracebacks that the notebook shows."""
-        return self.page.locator(
-            ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']"
-        ).all_inner_texts()
+        errors = self.page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")
+        warnings = self.page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']")
+        return [*errors.all_inner_texts(), *warnings.all_inner_texts()]
 
 
 @pytest.fixture
@@ -164,8 +164,8 @@ def open_page() -> Iterator[Callable[[str], Watched]]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         opened: list[Watched] = []
 
-        def open_(url: str, dark: bool = False) -> Watched:
-            page = browser.new_page(viewport={"width": 1280, "height": 1000}, color_scheme="dark" if dark else "light")
+        def open_(url: str) -> Watched:
+            page = browser.new_page(viewport={"width": 1280, "height": 1700})
             watched = Watched(page)
             watched.watch()
             opened.append(watched)

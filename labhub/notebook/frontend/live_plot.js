@@ -119,6 +119,10 @@ class PlotView {
     const color = (i) => theme.series[i % theme.series.length];
     const look = { stroke: theme.text, font: theme.font, labelFont: theme.font };
     const lines = { grid: { stroke: theme.grid, width: 1 }, ticks: { stroke: theme.tick, width: 1 } };
+    const mineOnly = (unit) => {
+      const mine = series.flatMap((s, i) => (s.unit === unit ? [i] : []));
+      return mine.length === 1 && series.length > 1 ? mine[0] : undefined;
+    };
     const labelOf = (unit) => {
       const mine = series.filter((s) => s.unit === unit);
       const what = mine.length === 1 ? mine[0].label : units.length > 1 ? mine.map((s) => s.label).join(", ") : "value";
@@ -148,6 +152,8 @@ class PlotView {
         ...units.map((unit, i) => ({
           ...look,
           ...lines,
+          // An axis of one line has its colour, so that it is seen which is whose.
+          stroke: mineOnly(unit) === undefined ? theme.text : color(mineOnly(unit)),
           scale: `y${i}`,
           side: i ? 1 : 3,
           grid: { ...lines.grid, show: i === 0 },
