@@ -46,6 +46,7 @@ class HubBrowser(LiveWidget):
     RATE = 2.0
 
     pattern = traitlets.Unicode("*", help="shell pattern of the names").tag(sync=True)
+    rows: traitlets.List[Any] = traitlets.List(help="what it last showed; the browser fills it in").tag(sync=True)
 
     def __init__(self, hub: Hub | None = None, pattern: str = "*") -> None:
         if not isinstance(pattern, str):

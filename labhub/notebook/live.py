@@ -26,6 +26,9 @@ HEARTBEAT = 1.0
 RETRY_INTERVAL = 1.0
 """How long after an error the channels are opened again (in seconds)."""
 
+LOOK_INTERVAL = 0.2
+"""How often it is looked whether the producers are there (in seconds)."""
+
 SWITCH_INTERVAL = 0.001
 """How long a busy cell keeps the GIL while a widget's thread wants it (in seconds); Python's own is five times that."""
 
@@ -67,6 +70,8 @@ class LiveWidget(anywidget.AnyWidget):
         self._trouble = ""
         self._sent_at = 0.0
         self._sent_state = ""
+        self._looked_at = 0.0
+        self._found_gone = ""
         self.on_msg(self._answer)
         self._thread = threading.Thread(
             target=contextvars.copy_context().run, args=(self._run,), name=f"labhub-{self.NAME}", daemon=True
@@ -138,7 +143,7 @@ class LiveWidget(anywidget.AnyWidget):
                 self._open()
                 self._trouble, self._wanted = "", True
             frame = self._update()
-            gone = self._gone()
+            gone = self._look_whether_gone()
         except ClosedError:
             raise
         except LabHubError as error:
@@ -148,6 +153,13 @@ class LiveWidget(anywidget.AnyWidget):
         self._publish(frame, gone)
         if self._trouble:
             self._stop.wait(RETRY_INTERVAL)
+
+    def _look_whether_gone(self) -> str:
+        """What is wrong with what is read, now or a moment ago: the look is a system call for each channel."""
+        now = time.monotonic()
+        if now - self._looked_at >= LOOK_INTERVAL:
+            self._looked_at, self._found_gone = now, self._gone()
+        return self._found_gone
 
     def _publish(self, frame: tuple[dict[str, Any], list[bytes]] | None, gone: str) -> None:
         if frame is None and self._wanted and not self._trouble:

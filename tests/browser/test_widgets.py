@@ -92,7 +92,7 @@ def test_widgets_move_while_a_cell_is_busy(jupyter, open_page, screenshots, plac
     assert {canvas: len(hashes) for canvas, hashes in seen.items()} == dict.fromkeys(seen, 4)
     page.wait_for_selector("text=busy cell done", timeout=30_000)
 
-    wait_for_frames(page, "browser", 12)
+    wait_for_frames(page, "browser", 3)
     page.locator(".labhub-frame").hover()
     page.wait_for_selector("text=counts")
     page.screenshot(path=screenshots / f"{place}-{theme.lower()}.png")

@@ -1,6 +1,6 @@
 // A live table of channels: labhub.HubBrowser.
 import "./common.css";
-import { element, Frames, short, showState, watchState } from "./common.js";
+import { element, Frames, keepPicture, short, showState, watchState } from "./common.js";
 
 const COLUMNS = [
   ["name", "channel"],
@@ -41,6 +41,8 @@ function sparkline(parent, rates) {
 class BrowserView {
   constructor(model, frames, el) {
     this.frames = frames;
+    this.saved = model.get("rows"); // of the notebook, while there is no kernel
+    const save = keepPicture(model, "rows", () => frames.newest?.meta.rows);
     this.root = element("div", "labhub labhub-browser", el);
     this.sortBy = "name";
     this.descending = false;
@@ -58,10 +60,12 @@ class BrowserView {
     }
     this.body = element("tbody", "", table);
     this.drawn = 0;
+    this.redraw();
     this.stops = [
       frames.draw((message) => {
         showState(this.state, message, this.note());
         this.redraw();
+        save();
         this.root.dataset.frames = this.drawn += 1;
       }),
       watchState(frames, this.state, () => this.note()),
@@ -76,7 +80,7 @@ class BrowserView {
 
   rows() {
     const wanted = this.filter.value.trim().toLowerCase();
-    const rows = (this.frames.newest?.meta.rows ?? []).filter((row) => row.name.toLowerCase().includes(wanted));
+    const rows = (this.frames.newest?.meta.rows ?? this.saved).filter((row) => row.name.toLowerCase().includes(wanted));
     rows.sort((a, b) => compare(a[this.sortBy], b[this.sortBy]) * (this.descending ? -1 : 1));
     return rows;
   }

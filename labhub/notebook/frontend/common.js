@@ -1,7 +1,7 @@
 // What the widgets share: the newest message of a model, one drawing per animation frame, the state line, the picture.
 
 const SILENT_AFTER_MS = 4000;
-const PICTURE_EVERY_MS = 5000;
+const PICTURE_EVERY_MS = 2000;
 
 // The newest message of one model, and whoever draws it. One for each model: a view made later begins with it.
 export class Frames {
@@ -81,13 +81,16 @@ export function watchState(frames, el, note) {
 
 // Keeps a picture in the model, so that a notebook that was saved with its widgets shows it without a kernel. It is not
 // sent to the kernel: that may be busy, and has no use for it.
-export function keepPicture(model, url) {
-  let saved = -PICTURE_EVERY_MS;
+export function keepPicture(model, trait, take) {
+  let timer = 0;
+  const save = () => {
+    timer = 0;
+    const picture = take();
+    if (picture) model.set(trait, picture);
+  };
+  // Later, so that what is kept in the end is the last picture and not one of some seconds before.
   return () => {
-    const now = performance.now();
-    if (now - saved < PICTURE_EVERY_MS) return;
-    saved = now;
-    model.set("picture", url());
+    timer ||= setTimeout(save, PICTURE_EVERY_MS);
   };
 }
 

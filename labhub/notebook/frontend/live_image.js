@@ -19,9 +19,10 @@ class ImageView {
     this.canvas = element("canvas", "labhub-frame", this.root);
     this.readout = element("div", "labhub-readout", this.root, " ");
     this.histogram = element("canvas", "labhub-histogram", this.root);
+    this.canvas.hidden = this.histogram.hidden = true;
     this.canvas.onpointermove = (event) => this.point(event);
     this.canvas.onpointerleave = () => this.point(null);
-    this.picture = keepPicture(model, () => this.canvas.toDataURL("image/png"));
+    this.picture = keepPicture(model, "picture", () => this.canvas.toDataURL("image/png"));
     const again = () => this.redraw();
     const traits = ["vmin", "vmax", "cmap"].map((name) => `change:${name}`);
     traits.forEach((name) => model.on(name, again));
@@ -97,6 +98,7 @@ class ImageView {
 
   redraw() {
     if (!this.shown) return;
+    this.canvas.hidden = this.histogram.hidden = false;
     const { width, height, rgb } = this.shown.meta;
     const codes = bytes(this.shown.buffers[0]);
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });

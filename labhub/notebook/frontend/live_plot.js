@@ -40,7 +40,7 @@ class PlotView {
     this.removePicture = showPicture(model, frames, this.root);
     this.canvas = element("div", "labhub-canvas", this.root);
     this.legend = element("div", "labhub-legend", this.root);
-    this.picture = keepPicture(model, () => this.toPicture());
+    this.picture = keepPicture(model, "picture", () => this.plot && this.toPicture());
     this.stops = [
       frames.draw((message) => this.receive(message)),
       watchTheme(() => this.rebuild()),
