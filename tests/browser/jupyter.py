@@ -92,12 +92,17 @@ def served(
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             found = runtime / f"jpserver-{process.pid}.json"
-            wait_until(lambda: found.exists() or process.poll() is not None, 60, "the start of Jupyter")
+            wait_until(lambda: _whole(found) or process.poll() is not None, 60, "the start of Jupyter")
             assert process.poll() is None, (base / "jupyter.log").read_text()
             yield Jupyter(json.loads(found.read_text())["url"], token, root)
         finally:
             process.terminate()
             process.wait(30)
+
+
+def _whole(file: Path) -> bool:
+    """Whether a JSON object was written to its end."""
+    return file.exists() and file.read_text().rstrip().endswith("}")
 
 
 def _write_setting(directory: Path, name: str, value: dict[str, object]) -> None:

@@ -153,6 +153,7 @@ def test_the_buttons_of_a_plot_and_a_notebook_that_is_opened_again_without_its_k
 
 def shut_kernels(server):
     """End every session of a server, as its user would in the list of kernels."""
+
     def call(path, method="GET"):
         headers = {"Authorization": f"token {server.token}"}
         request = urllib.request.Request(f"{server.url}api/{path}", headers=headers, method=method)

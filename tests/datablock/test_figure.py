@@ -22,7 +22,9 @@ def batch_of(schema, data, period_ns=S):
 
 
 def test_axes_are_labelled_with_units_and_each_unit_has_a_panel():
-    schema = Schema.infer(dtype=[("p", "f8"), ("q", "f8"), ("t", "f4"), ("name", "U4")], units={"p": "bar", "q": "bar", "t": "K"})
+    schema = Schema.infer(
+        dtype=[("p", "f8"), ("q", "f8"), ("t", "f4"), ("name", "U4")], units={"p": "bar", "q": "bar", "t": "K"}
+    )
     figure = batch_of(schema, np.zeros(5, schema.dtype)).plot()
     assert [axes.get_ylabel() for axes in figure.axes] == ["value (bar)", "t (K)"]
     assert figure.axes[-1].get_xlabel() == "time (s) after 2026-11-18 11:06:40.000 UTC"

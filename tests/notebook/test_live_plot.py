@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 import labhub
 from labhub.datablock.location import segment_directory
@@ -20,6 +22,12 @@ def readers(channel):
 
 def last_picture(frames):
     return next(((meta, buffers) for meta, buffers in reversed(frames) if buffers), (None, None))
+
+
+def last_value(frames):
+    """The newest value of each line."""
+    meta, _ = last_picture(frames)
+    return None if meta is None else meta["last"]
 
 
 def numbers(frames, row=0):
@@ -52,12 +60,10 @@ def test_it_shows_what_was_and_what_comes(hub, frames, plot, wait_until):
         producer.write(1.0)
         widget = plot("pump.pressure")
         assert repr(widget) == "LivePlot(pump.pressure: value)"
-        assert widget.series == [
-            {"channel": "pump.pressure", "name": "value", "label": "pump.pressure", "unit": "bar"}
-        ]
+        assert widget.series == [{"channel": "pump.pressure", "name": "value", "label": "pump.pressure", "unit": "bar"}]
         wait_until(lambda: numbers(frames) == [1.0])
         producer.write(2.0)
-        wait_until(lambda: last_picture(frames)[0] is not None and last_picture(frames)[0]["last"] == [2.0])
+        wait_until(lambda: last_value(frames) == [2.0])
         assert set(numbers(frames)) == {1.0, 2.0}
 
 
@@ -97,7 +103,9 @@ def test_a_peak_of_one_sample_is_in_the_message(hub, frames, plot, wait_until):
 
 
 def test_columns_of_blocks_are_lines_named_after_their_dim(hub, frames, plot, wait_until):
-    with hub.producer("ecg", dtype="f4", shape=(50, 2), dims=("time", "lead"), sample_rate=1000, units="mV") as producer:
+    with hub.producer(
+        "ecg", dtype="f4", shape=(50, 2), dims=("time", "lead"), sample_rate=1000, units="mV"
+    ) as producer:
         widget = plot(("ecg", "lead 1"), window=0.5)
         both = plot("ecg", window=0.5)
         assert repr(widget) == "LivePlot(ecg: lead 1)"
@@ -117,7 +125,7 @@ def test_fields_of_records_and_their_units(hub, frames, plot, wait_until):
         assert repr(widget) == "LivePlot(rig: p, pos 0, pos 1, pos 2, on)"
         assert [line["unit"] for line in widget.series] == ["bar", "mm", "mm", "mm", ""]
         producer.write((1.5, "abc", (1, 2, 3), True))
-        wait_until(lambda: frames and last_picture(frames)[0] and last_picture(frames)[0]["last"] == [1.5, 1, 2, 3, 1.0])
+        wait_until(lambda: last_value(frames) == [1.5, 1, 2, 3, 1.0])
 
 
 def test_bad_input_says_what_can_be_drawn(hub, plot):
@@ -150,7 +158,7 @@ def test_losses_are_marked_exactly(hub, frames, plot, wait_until, monkeypatch):
         producer.write(0.0)
         wait_until(lambda: numbers(frames) == [0.0])
         producer.write_many(np.arange(1.0, 1001.0))
-        wait_until(lambda: last_picture(frames)[0]["last"] == [1000.0])
+        wait_until(lambda: last_value(frames) == [1000.0])
         meta = last_picture(frames)[0]
         # A thread that was awake in the middle of it has lost less; what it has lost, it says.
         received = readers("x")[0].received
@@ -170,7 +178,7 @@ def test_a_producer_that_is_gone_and_one_that_returns(hub, frames, plot, wait_un
     # In another dtype, which is another segment and another line.
     with hub.producer("x", dtype=[("a", "f8"), ("b", "i4")]) as producer:
         producer.write((5.0, 6))
-        wait_until(lambda: frames[-1][0]["state"] == "live" and last_picture(frames)[0]["last"] == [5.0, 6])
+        wait_until(lambda: frames[-1][0]["state"] == "live" and last_value(frames) == [5.0, 6])
 
 
 def test_a_producer_that_comes_back_without_numbers(hub, frames, plot, wait_until):
@@ -182,7 +190,7 @@ def test_a_producer_that_comes_back_without_numbers(hub, frames, plot, wait_unti
         assert widget.running
     with hub.producer("x", dtype="f8") as producer:
         producer.write(3.0)
-        wait_until(lambda: last_picture(frames)[0] is not None and last_picture(frames)[0]["last"] == [3.0])
+        wait_until(lambda: last_value(frames) == [3.0])
 
 
 def test_a_closed_plot_leaves_no_reader_and_no_thread(hub, plot, wait_until):
@@ -212,6 +220,16 @@ def test_stop_all_stops_every_plot(hub, plot):
         widgets = [plot("x"), plot("x")]
         live.stop_all()
         assert not any(widget.running for widget in widgets)
+        assert not readers("x")
+
+
+def test_unloading_the_extension_stops_every_plot(hub, plot):
+    shell = InteractiveShell()
+    shell.run_line_magic("load_ext", "labhub")
+    with hub.producer("x", dtype="f8"):
+        widget = plot("x")
+        shell.run_line_magic("unload_ext", "labhub")
+        assert not widget.running
         assert not readers("x")
 
 
@@ -268,7 +286,5 @@ def test_a_missing_bundle_is_one_clear_line(hub, plot, monkeypatch, tmp_path):
 
 
 def test_importing_labhub_imports_no_widget():
-    import subprocess
-
     program = "import labhub, sys; assert not {'anywidget', 'ipywidgets', 'IPython'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -171,7 +171,8 @@ class PlotView {
   }
 
   timeLabels(u, splits, axis, space, step) {
-    const digits = step >= 1 ? 0 : Math.min(3, Math.ceil(-Math.log10(step)));
+    const whole = (digits) => Math.abs(step * 10 ** digits - Math.round(step * 10 ** digits)) < 1e-6;
+    const digits = [0, 1, 2].find(whole) ?? 3;
     return splits.map((t) => {
       const at = new Date(t * 1000);
       const two = (n) => String(n).padStart(2, "0");
