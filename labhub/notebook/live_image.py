@@ -127,9 +127,7 @@ class LiveImage(LiveWidget):
 
     def _update(self) -> tuple[dict[str, Any], list[bytes]] | None:
         assert self._source is not None  # the thread opens before it updates
-        newest = None
-        for batch in self._source.read():
-            newest = batch
+        newest = next(self._source.read(), None)
         if self._source.closed:
             raise ClosedError(f"the reader of {self._channel!r} was closed")
         if newest is None:

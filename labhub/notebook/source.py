@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Literal
 
-from labhub.datablock.batch import Batch
+from labhub.datablock.batch import SLOT_HEADER, Batch
 from labhub.errors import TimeoutExpired
 from labhub.hub import Hub
 from labhub.schema import Schema
 
-BATCH_NBYTES = 8 * 1024 * 1024
-"""Most bytes of one batch."""
+BATCH_NBYTES = 1024 * 1024
+"""Most bytes of one batch, with the slots' headers; or one slot."""
 
 HISTORY_NBYTES = 64 * 1024 * 1024
 """Most bytes that are read from the ring at the beginning."""
 
-BATCHES_PER_FRAME = 4
-"""After so many batches a frame is drawn, whatever is still unread."""
+FRAME_SECONDS = 0.02
+"""After this time a frame is drawn, whatever is unread (in seconds); what is too much for that is lost, and marked."""
 
 
 class Source:
@@ -74,9 +75,10 @@ class Source:
         return batch
 
     def read(self) -> Iterator[Batch]:
-        """Yield what is unread now, without waiting."""
-        slots = max(1, BATCH_NBYTES // self.schema.slot_nbytes)
-        for _ in range(BATCHES_PER_FRAME):
+        """Yield what is unread now, without waiting, and not for longer than a frame has time."""
+        until = time.monotonic() + FRAME_SECONDS
+        while time.monotonic() < until:
+            slots = max(1, BATCH_NBYTES // (self.schema.slot_nbytes + SLOT_HEADER.itemsize))
             consumer = self._consumer
             # An ended channel can only come back through the broker; asking one that is away would take a second.
             if not consumer.lag and (not consumer.ended or self._hub.status != "connected"):

@@ -115,7 +115,7 @@ def test_the_buttons_of_a_plot_and_a_notebook_that_is_opened_again_without_its_k
     page = watched.page
     watched.run_cell(0)
     watched.run_cell(1)
-    wait_for_frames(page, "plot", 30)
+    wait_for_frames(page, "plot", 10)
     plot = page.locator(".labhub-plot")
     box = page.locator(".labhub-plot .u-over").bounding_box()
     middle = box["y"] + box["height"] / 2
@@ -146,9 +146,10 @@ def test_the_buttons_of_a_plot_and_a_notebook_that_is_opened_again_without_its_k
     assert "data:image/png;base64," in saved.read_text()
     shut_kernels(server)
     page.goto("about:blank")
-    again = open_page(f"{server.url}{PLACES['lab'][0]}?token={server.token}&reset")
-    again.page.wait_for_selector(".labhub-plot img.labhub-picture", timeout=60_000)
-    again.page.screenshot(path=screenshots / "lab-reopened.png")
+    page.goto(f"{server.url}{PLACES['lab'][0]}?token={server.token}&reset", timeout=60_000)
+    page.wait_for_selector(".labhub-plot img.labhub-picture", timeout=60_000)
+    page.wait_for_selector(".labhub-browser td >> text=pump.pressure")
+    page.screenshot(path=screenshots / "lab-reopened.png")
 
 
 def shut_kernels(server):
