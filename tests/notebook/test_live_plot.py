@@ -13,6 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import labhub
 from labhub.datablock.location import segment_directory
 from labhub.errors import ChannelNotFound, InvalidArgument, LabHubError
+from labhub.hub import named_broker
 from labhub.notebook import live
 
 
@@ -179,6 +180,43 @@ def test_a_producer_that_is_gone_and_one_that_returns(hub, frames, plot, wait_un
     with hub.producer("x", dtype=[("a", "f8"), ("b", "i4")]) as producer:
         producer.write((5.0, 6))
         wait_until(lambda: frames[-1][0]["state"] == "live" and last_value(frames) == [5.0, 6])
+
+
+def test_a_producer_that_is_killed_and_one_that_takes_over(hub, frames, plot, wait_until):
+    program = """
+import labhub, sys
+producer = labhub.connect().producer("x", dtype="f8")
+producer.write(1.0)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "ready\n"
+        plot("x")
+        wait_until(lambda: last_value(frames) == [1.0])
+        child.kill()
+    wait_until(lambda: frames[-1][0]["status"] == "x: producer gone (died)")
+    with hub.producer("x", dtype="f8") as producer:
+        assert producer.epoch == 2
+        producer.write(2.0)
+        wait_until(lambda: last_value(frames) == [2.0] and frames[-1][0]["state"] == "live")
+
+
+def test_a_broker_that_is_gone_stops_no_plot(frames, wait_until):
+    with named_broker(endpoint="tcp://127.0.0.1:0") as service:
+        service.start()
+        hub = labhub.connect()
+        producer = hub.producer("x", dtype="f8")
+        widget = labhub.LivePlot("x", hub=hub)
+    wait_until(lambda: hub.status != "connected")
+    producer.write(5.0)
+    wait_until(lambda: last_value(frames) == [5.0])
+    producer.close()
+    wait_until(lambda: frames[-1][0]["state"] == "gone")
+    widget.close()
+    assert not widget.running
+    hub.close()
 
 
 def test_a_producer_that_comes_back_without_numbers(hub, frames, plot, wait_until):

@@ -24,6 +24,12 @@ function dataOf({ meta, buffers }) {
   return [x, ...base.map((b, i) => unroll(ring, i * n, n, at, b))];
 }
 
+// What an axis shows: the names of its lines where that says something and is short.
+function axisLabel(names, unit, several) {
+  const what = names.length === 1 || several ? names.join(", ") : "value";
+  return (what.length > 40 ? "value" : what) + (unit ? ` (${unit})` : "");
+}
+
 class PlotView {
   constructor(model, frames, el) {
     this.model = model;
@@ -116,18 +122,6 @@ class PlotView {
     const theme = (this.theme = themeOf(this.root));
     const series = this.model.get("series");
     const units = this.units();
-    const color = (i) => theme.series[i % theme.series.length];
-    const look = { stroke: theme.text, font: theme.font, labelFont: theme.font };
-    const lines = { grid: { stroke: theme.grid, width: 1 }, ticks: { stroke: theme.tick, width: 1 } };
-    const mineOnly = (unit) => {
-      const mine = series.flatMap((s, i) => (s.unit === unit ? [i] : []));
-      return mine.length === 1 && series.length > 1 ? mine[0] : undefined;
-    };
-    const labelOf = (unit) => {
-      const mine = series.filter((s) => s.unit === unit);
-      const what = mine.length === 1 ? mine[0].label : units.length > 1 ? mine.map((s) => s.label).join(", ") : "value";
-      return (what.length > 40 ? "value" : what) + (unit ? ` (${unit})` : "");
-    };
     return {
       ...this.size(),
       legend: { show: false },
@@ -141,33 +135,48 @@ class PlotView {
         ...series.map((s, i) => ({
           label: s.label,
           scale: `y${units.indexOf(s.unit)}`,
-          stroke: color(i),
+          stroke: this.colorOf(i),
           width: 1.25,
           points: { show: false },
           show: !this.hidden.has(i),
         })),
       ],
-      axes: [
-        { ...look, ...lines, label: "time (local)", labelSize: 20, size: 34, space: 90, values: this.timeLabels },
-        ...units.map((unit, i) => ({
-          ...look,
-          ...lines,
-          // An axis of one line has its colour, so that it is seen which is whose.
-          stroke: mineOnly(unit) === undefined ? theme.text : color(mineOnly(unit)),
-          scale: `y${i}`,
-          side: i ? 1 : 3,
-          grid: { ...lines.grid, show: i === 0 },
-          label: labelOf(unit),
-          labelSize: 20,
-          size: (u, values) => 22 + 7 * Math.max(3, ...(values ?? []).map((v) => String(v).length)),
-        })),
-      ],
+      axes: this.axes(theme, series, units),
       hooks: {
         setSelect: [(u) => this.zoom(u)],
         setCursor: [() => this.showValues()],
         draw: [(u) => this.drawLosses(u)],
       },
     };
+  }
+
+  axes(theme, series, units) {
+    const look = {
+      font: theme.font,
+      labelFont: theme.font,
+      labelSize: 20,
+      ticks: { stroke: theme.tick, width: 1 },
+    };
+    const grid = { stroke: theme.grid, width: 1 };
+    const time = { ...look, grid, stroke: theme.text, label: "time (local)", size: 34, space: 90, values: this.timeLabels };
+    const values = units.map((unit, i) => {
+      const mine = series.flatMap((s, k) => (s.unit === unit ? [k] : []));
+      return {
+        ...look,
+        grid: { ...grid, show: i === 0 },
+        // An axis of one line among several has its colour, so that it is seen which is whose.
+        stroke: mine.length === 1 && series.length > 1 ? this.colorOf(mine[0]) : theme.text,
+        scale: `y${i}`,
+        side: i ? 1 : 3,
+        label: axisLabel(mine.map((k) => series[k].label), unit, units.length > 1),
+        size: (u, labels) => 22 + 7 * Math.max(3, ...(labels ?? []).map((label) => String(label).length)),
+      };
+    });
+    return [time, ...values];
+  }
+
+  colorOf(i) {
+    return this.theme.series[i % this.theme.series.length];
   }
 
   timeLabels(u, splits, axis, space, step) {
@@ -232,7 +241,7 @@ class PlotView {
     this.rows = this.model.get("series").map((s, i) => {
       const row = element("div", this.hidden.has(i) ? "off" : "", this.legend);
       row.title = "click to hide or show";
-      element("i", "", row).style.background = this.theme.series[i % this.theme.series.length];
+      element("i", "", row).style.background = this.colorOf(i);
       element("span", "", row, `${s.label}: `);
       row.onclick = () => this.toggle(i, row);
       return element("b", "", row);
