@@ -21,8 +21,8 @@ test:  ## every test, notebooks included, in a fresh environment
 	$(TEST_VENV)/bin/python -m pytest
 	PATH="$(CURDIR)/$(TEST_VENV)/bin:$$PATH" sh notebooks/check.sh
 
-quick: $(VENV)/.built  ## the tests in the development environment, without making a new one
-	$(VENV)/bin/python -m pytest -x -q
+quick: $(VENV)/.built  ## the tests in the development environment, without those in a browser
+	$(VENV)/bin/python -m pytest -x -q -m "not browser"
 
 check: $(VENV)/.built  ## style, types and layers
 	$(VENV)/bin/ruff check .

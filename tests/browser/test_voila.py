@@ -9,6 +9,8 @@ import pytest
 
 from tests.browser.test_widgets import SHOW, START, wait_for_frames
 
+pytestmark = pytest.mark.browser
+
 # Voila's own page asks elsewhere for fonts and for MathJax (and is refused), and cannot load Notebook 7's extension.
 KNOWN = [
     re.compile(r"/@fortawesome/fontawesome-free@[^/]*/css/[a-z0-9-]+(\.min)?\.css$"),

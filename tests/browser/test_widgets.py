@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.browser
+
 SOURCES = Path(__file__).with_name("sources.py")
 
 START = f"""
