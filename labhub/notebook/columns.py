@@ -64,7 +64,7 @@ class Columns:
         time_ns : ndarray of shape (n_samples,)
             Their times (in nanoseconds since the epoch), never falling. What is older than the ring is left out.
         values : ndarray of shape (n_samples, n_rows)
-            The samples. Such as are no finite number break the line.
+            The samples. A column in which none is a finite number breaks the line.
         """
         # Few, large operations: each of them lets go of the GIL, and a busy cell returns it only after a while.
         first, last = int(time_ns[0]) // self.width, int(time_ns[-1]) // self.width
@@ -75,31 +75,29 @@ class Columns:
             if keep == len(time_ns):
                 return
             time_ns, values, first = time_ns[keep:], values[keep:], int(time_ns[keep]) // self.width
-        column, starts = self._group(time_ns, first, last)
+        column, starts, ends = self._group(time_ns, first, last)
         values = values if values.dtype.kind != "b" else values.view(np.uint8)
-        if values.dtype.kind == "f":
-            with np.errstate(over="ignore", invalid="ignore"):
-                clean = np.isfinite(values.sum())
-            values = values if clean else np.where(np.isfinite(values), values, np.nan)
-        low = np.fmin.reduceat(values, starts, axis=0).astype(np.float64)
-        high = np.fmax.reduceat(values, starts, axis=0).astype(np.float64)
-        ends = np.append(starts[1:], len(time_ns)) - 1
-        falling = values[ends] < values[starts]
-        middle = column * self.width + self.width // 2
-        alone_late = (starts == ends) & (time_ns[starts] >= middle)
-        self._store(rows, column, low, high, falling, np.where(starts == ends, 1 + alone_late, 0))
+        low, high = _extremes(values, starts)
+        if values.dtype.kind == "f" and not (np.isfinite(low).all() and np.isfinite(high).all()):
+            values = np.where(np.isfinite(values), values, np.nan)
+            low, high = _extremes(values, starts)
+        falling = values[ends - 1] < values[starts]
+        alone = (ends - starts == 1).astype(np.int64)
+        alone += alone * (time_ns[starts] - column * self.width >= self.width // 2)
+        self._store(rows, column, low, high, falling, alone)
 
-    def _group(self, time_ns: NDArray[np.int64], first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The columns that have samples, and where in the samples each begins."""
+    def _group(
+        self, time_ns: NDArray[np.int64], first: int, last: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """The columns that have samples, and where in the samples each begins and ends."""
         if last - first < len(time_ns):
-            column = np.arange(first, last + 1)
-            starts = np.searchsorted(time_ns, column * self.width)
-            starts[0] = 0
-            filled = np.append(starts[1:], len(time_ns)) > starts
-            return column[filled], starts[filled]
+            column = np.arange(first, last + 2)
+            bounds = np.searchsorted(time_ns, column * self.width)
+            filled = bounds[1:] > bounds[:-1]
+            return column[:-1][filled], bounds[:-1][filled], bounds[1:][filled]
         each = time_ns // self.width
         starts = np.flatnonzero(np.concatenate(([True], each[1:] != each[:-1])))
-        return each[starts], starts
+        return each[starts], starts, np.concatenate((starts[1:], [len(each)]))
 
     def _store(
         self,
@@ -110,6 +108,7 @@ class Columns:
         falling: NDArray[np.bool_],
         alone: NDArray[np.int64],
     ) -> None:
+        """Write columns into the ring; `alone` is 1 or 2 where the only sample is in the first or second half."""
         goes_on = (self._open[rows] == column[0]) & ~np.isnan(self._low[rows])
         if goes_on.any():
             falling[0] = np.where(goes_on, low[0] < self._low[rows], falling[0])
@@ -174,3 +173,9 @@ class Columns:
                 values = points[some].astype(np.float64)[:, None] + self.base[row]
                 other.add(slice(row, row + 1), time_ns[some], values)
         return other
+
+
+def _extremes(values: NDArray[Any], starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The smallest and the largest number of each group of samples; NaN where there is none."""
+    low = np.fmin.reduceat(values, starts, axis=0).astype(np.float64)
+    return low, np.fmax.reduceat(values, starts, axis=0).astype(np.float64)
