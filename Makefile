@@ -4,7 +4,7 @@ VENV ?= .venv
 TEST_VENV ?= .venv-test
 SECONDS_OF_DEMO ?= 20
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
-SOURCES = pyproject.toml $(shell find native -type f)
+SOURCES = pyproject.toml $(shell find native labhub/notebook/frontend -type f -not -path '*/node_modules/*')
 
 .PHONY: help demo test quick check verify bench-core format clean
 
@@ -21,8 +21,8 @@ test:  ## every test, notebooks included, in a fresh environment
 	$(TEST_VENV)/bin/python -m pytest
 	PATH="$(CURDIR)/$(TEST_VENV)/bin:$$PATH" sh notebooks/check.sh
 
-quick: $(VENV)/.built  ## the tests in the development environment, without making a new one
-	$(VENV)/bin/python -m pytest -x -q
+quick: $(VENV)/.built  ## the tests in the development environment, without those in a browser
+	$(VENV)/bin/python -m pytest -x -q -m "not browser"
 
 check: $(VENV)/.built  ## style, types, layers, and the stub of the compiled core
 	$(VENV)/bin/ruff check .

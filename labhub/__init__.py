@@ -42,6 +42,9 @@ _MODULE_OF = {
     "ConsumerInfo": "messenger",
     "Messenger": "messenger",
     "ProducerInfo": "messenger",
+    "HubBrowser": "notebook.browser",
+    "LiveImage": "notebook.live_image",
+    "LivePlot": "notebook.live_plot",
     "Schema": "schema",
 }
 _SUBMODULES = frozenset({"broker", "doctor", "errors", "lifecycle", "messenger", "transport"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
@@ -119,9 +120,18 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
     magics = _loaded.pop(id(shell), None)
     if magics is None:
         return
+    stop_widgets()
     magics.close()
     for name in ("hub_broker", "hub_discover"):
         shell.magics_manager.magics["line"].pop(name, None)
+
+
+def stop_widgets() -> None:
+    """Stop the widgets' threads and readers, if there are any; what they show stays."""
+    if "labhub.notebook.live" in sys.modules:
+        from labhub.notebook.live import stop_all
+
+        stop_all()
 
 
 _loaded: dict[int, LabHubMagics] = {}

@@ -13,6 +13,7 @@ from labhub.schema import TIME, VALUE, Schema
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 SLOT_HEADER = np.dtype(
@@ -127,6 +128,28 @@ class Batch:
         rest = tuple(d for d in dims if d != TIME)
         return joined, time.astype("datetime64[ns]"), np.repeat(self.seq, n_samples)[keep], (TIME, *rest)
 
+    def along_time(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return the samples one after the other, and the time of each.
+
+        Returns
+        -------
+        data : ndarray of shape (n_samples, ...)
+            The slots, with those that are blocks of samples joined along their ``time`` axis, which comes first.
+        time_ns : ndarray of shape (n_samples,)
+            Time of each sample (in nanoseconds since the epoch, UTC).
+        """
+        schema = self.schema
+        if TIME not in schema.dims:
+            return self.data, self.timestamp_ns
+        if schema.dims[0] == TIME and (self.nbytes == schema.slot_nbytes).all():  # no partial commit: far cheaper
+            assert schema.sample_rate is not None  # a schema with a time axis has one
+            back = np.arange(schema.shape[0] - 1, -1, -1)
+            offsets = np.round(back * (1e9 / schema.sample_rate)).astype(np.int64)
+            samples = self.data.reshape(-1, *schema.shape[1:])
+            return samples, (self.timestamp_ns[:, None] - offsets).ravel()
+        data, time, _, _ = self._joined(schema.dims)
+        return data, time.astype(np.int64)
+
     def to_pandas(self) -> pd.DataFrame:
         """Return `to_xarray` as a data frame, indexed by time (and by the other dims, if there are any).
 
@@ -164,6 +187,34 @@ class Batch:
             batches.append(head)
             done = int(seam)
         return [*batches, rest]
+
+    def plot(self, *fields: str) -> Figure:
+        """Draw the samples over time, as a figure for a paper: one panel for each unit.
+
+        Parameters
+        ----------
+        *fields : str
+            Names of the fields, or of single lines such as ``"lead 1"``; all of them if none is given.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            ``savefig("pressure.pdf")`` writes it to a file.
+
+        Raises
+        ------
+        InvalidArgument
+            A field is not there or not numeric (the message says what can be drawn), or the batch is empty.
+        ImportError
+            matplotlib is not installed.
+        """
+        try:
+            from labhub.datablock.figure import figure_of
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "matplotlib":
+                raise
+            raise ImportError("Batch.plot() needs matplotlib: pip install 'labhub[plot]'", name="matplotlib") from None
+        return figure_of(self, fields)
 
     def split(self, n: int) -> tuple[Batch, Batch]:
         """Return the first `n` slots and the rest; the loss belongs to the first."""

@@ -137,6 +137,13 @@ def schema_of(metadata: dict[str, Any]) -> Schema | None:
         return None
 
 
+def live(widget: str, *args: Any, **options: Any) -> Any:
+    """Make one of the notebook's widgets: they are above the hub, which knows their public names only."""
+    import labhub
+
+    return getattr(labhub, widget)(*args, **options)
+
+
 class Channel:
     """One channel of a hub, by name; it need not be there yet. Made by ``hub["name"]``.
 
@@ -193,6 +200,14 @@ class Channel:
         ChannelNotFound, InvalidArgument
         """
         return self.snapshot(last=last, seconds=seconds).to_xarray()
+
+    def plot(self, *fields: str, **options: Any) -> Any:
+        """Plot its fields, or those that are named, live in a notebook; the options are those of `labhub.LivePlot`."""
+        return live("LivePlot", (self.name, *fields), hub=self._hub, **options)
+
+    def image(self, field: str | None = None, **options: Any) -> Any:
+        """Show its newest slot live in a notebook; the options are those of `labhub.LiveImage`."""
+        return live("LiveImage", self.name, field, hub=self._hub, **options)
 
     def __repr__(self) -> str:
         return f"Channel({self.name!r})"

@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from labhub.datablock.batch import Batch
 from labhub.datablock.consumer import DataBlockConsumer, Mode, Start
@@ -19,6 +19,8 @@ from labhub.schema import Schema
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from labhub.hub.hub import Hub
 
 # How often a reader whose channel has ended asks the broker whether it is back (in seconds).
 FOLLOW_INTERVAL = 0.2
@@ -42,8 +44,9 @@ class Consumer:
         What it reads.
     """
 
-    def __init__(self, channel: str, attached: Attached, reattach: Reattach | None) -> None:
+    def __init__(self, channel: str, attached: Attached, reattach: Reattach | None, hub: Hub) -> None:
         self.channel = channel
+        self._hub = hub
         self._reattach = reattach
         self._lost_before = 0
         self._epochs_before = 0
@@ -216,6 +219,14 @@ class Consumer:
             its channel.
         """
         return self._block.slot(timeout)
+
+    def plot(self, *fields: str, **options: Any) -> Any:
+        """Plot its channel live in a notebook, through a reader of the plot's own; as `Channel.plot`."""
+        return self._hub[self.channel].plot(*fields, **options)
+
+    def image(self, field: str | None = None, **options: Any) -> Any:
+        """Show its channel's newest slot live in a notebook, through a reader of its own; as `Channel.image`."""
+        return self._hub[self.channel].image(field, **options)
 
     def seek(self, start: Start) -> None:
         """Move the cursor of a lossy reader to ``"newest"``, ``"oldest"`` or a seq; nothing counts as lost.

@@ -295,14 +295,15 @@ class Hub:
             self._check()
             return self._directory.attach_to_successor(channel, mode, ended, schema)
 
-        consumer = Consumer(channel, attached, reattach if follow else None)
+        consumer = Consumer(channel, attached, reattach if follow else None, self)
         self._consumers.add(consumer)
         return consumer
 
     def peek(self, channel: str, mode: Mode = "stream") -> Consumer:
         """Attach a reader for a moment's look, which the broker does not count; else as `consumer`."""
         self._check()
-        return Consumer(channel, self._directory.attach(channel, mode, "newest", self._timeout, counted=False), None)
+        attached = self._directory.attach(channel, mode, "newest", self._timeout, counted=False)
+        return Consumer(channel, attached, None, self)
 
     def channels(self, pattern: str = "*") -> list[ChannelInfo]:
         """List the channels whose names match a shell pattern, in the order of their names.
