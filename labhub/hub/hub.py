@@ -361,9 +361,14 @@ class Hub:
         return f"Hub({self.name!r}, {'closed' if self._closed else self.status})"
 
 
+def open_hubs() -> list[Hub]:
+    """Return the open hubs of this process."""
+    return [hub for hub in list(_open.values()) if hub.usable]
+
+
 @atexit.register
 def _close_all() -> None:
-    for hub in list(_open.values()):
+    for hub in open_hubs():
         hub.close()
 
 

@@ -84,7 +84,7 @@ def test_discover_lists_assigns_and_filters(shell: InteractiveShell) -> None:
         assert isinstance(found, ChannelTable)
         assert [type(c) for c in found] == [ChannelInfo]
         head, row = repr(found).splitlines()
-        assert head.split() == ["channel", "slot", "units", "producer", "consumers", "age", "liveness"]
+        assert head.split() == ["channel", "slot", "units", "slots/s", "producer", "consumers", "age", "liveness"]
         assert row.split()[:3] == ["pump.pressure", "float64", "bar"]
         assert "<td" in found._repr_html_()
         assert len(run(shell, "%hub_discover valve.*")) == 0
