@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from labhub.datablock.diagnostics import Diagnosis, diagnose
@@ -45,9 +46,12 @@ class RateMeter:
     ----------
     broker : str
         Name of the broker whose channels these are.
+    clock : callable
+        Monotonic time (in seconds).
     """
 
-    def __init__(self, broker: str) -> None:
+    def __init__(self, broker: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._directory = segment_directory(broker)
         self._looks: dict[str, _Look] = {}
 
@@ -58,7 +62,7 @@ class RateMeter:
         except LabHubError:
             self._looks.pop(channel, None)
             return None
-        now = _Look(found.instance_id, found.head, time.monotonic())
+        now = _Look(found.instance_id, found.head, self._clock())
         before = self._looks.get(channel)
         if before is None or before.instance_id != now.instance_id:
             self._looks[channel] = now
