@@ -190,11 +190,13 @@ class BackgroundProducer:
             f"{watch}.follow_parent({os.getpid()}, {str(self._directory)!r})",
         ):
             client.execute(preamble, silent=True, store_history=False)
+        if self._stop.is_set():
+            return
         request = client.execute(self.cell, store_history=True, allow_stdin=False)
-        self.state = "running"
         deadline: float | None = None
         while True:
-            if self._stop.is_set() and deadline is None:
+            # Not before the cell runs: an idle kernel ignores an interrupt.
+            if self._stop.is_set() and deadline is None and self.state == "running":
                 manager.interrupt_kernel()
                 deadline = time.monotonic() + INTERRUPT_TIMEOUT
             if deadline is not None and time.monotonic() > deadline:
@@ -214,6 +216,8 @@ class BackgroundProducer:
         """Note what the kernel says; whether the cell is done."""
         content = message["content"]
         match message["header"]["msg_type"]:
+            case "execute_input":
+                self.state = "running"
             case "stream":
                 self._write(content["text"])
             case "execute_result" | "display_data":
