@@ -201,44 +201,51 @@ class BackgroundProducer:
                 deadline = time.monotonic() + INTERRUPT_TIMEOUT
             if deadline is not None and time.monotonic() > deadline:
                 return
-            try:
-                message = client.get_iopub_msg(timeout=LOOK_INTERVAL)
-            except queue.Empty:
-                if not manager.is_alive():
-                    self._fail("its process died")
-                    return
-                continue
-            if self._take(message, request):
-                self._end("ended")
+            heard = self._listen(client, LOOK_INTERVAL)
+            # The reply, because a flooded iopub channel may drop the message that says the same.
+            if (reply := _reply(client, request)) is not None:
+                while self._listen(client, 0.0):
+                    pass
+                self._conclude(reply)
                 return
+            if not heard and not manager.is_alive():
+                self._fail("its process died")
+                return
+            self._trim_log()
 
-    def _take(self, message: dict[str, Any], request: str) -> bool:
-        """Note what the kernel says; whether the cell is done."""
-        content = message["content"]
+    def _listen(self, client: BlockingKernelClient, timeout: float) -> bool:
+        """Note one message of the kernel; whether there was one. What it prints is in the log already."""
+        try:
+            message = client.get_iopub_msg(timeout=timeout)
+        except queue.Empty:
+            return False
         match message["header"]["msg_type"]:
             case "execute_input":
                 self.state = "running"
-            case "stream":
-                self._write(content["text"])
             case "execute_result" | "display_data":
-                self._write(content["data"].get("text/plain", "") + "\n")
-            case "error" if not self._stop.is_set():
-                self._traceback = list(content["traceback"])
-                self._write(self.traceback + "\n")
-                self._fail(f"{content['ename']}: {content['evalue']}".splitlines()[0])
-            case "status" if content["execution_state"] == "idle":
-                return bool(message["parent_header"].get("msg_id") == request)
-        return False
+                self._write(message["content"]["data"].get("text/plain", "") + "\n")
+        return True
+
+    def _conclude(self, reply: dict[str, Any]) -> None:
+        if reply["status"] == "error" and not self._stop.is_set():
+            self._traceback = list(reply["traceback"])
+            self._write(self.traceback + "\n")
+            self._fail(f"{reply['ename']}: {reply['evalue']}".splitlines()[0])
+        self._end("ended")
 
     def _write(self, text: str) -> None:
         with self.log_path.open("ab") as log:
             log.write(text.encode(errors="replace"))
-            full = log.tell() > LOG_NBYTES
-        if full:
-            kept = self.log_path.read_bytes()[-LOG_NBYTES // 2 :]
-            # In place: the kernel appends to this very file.
-            with self.log_path.open("r+b") as log:
-                log.truncate(log.write(kept[kept.find(b"\n") + 1 :]))
+
+    def _trim_log(self) -> None:
+        """Keep the newer half of a log that is too long; in place, because the kernel appends to this very file."""
+        if self.log_path.stat().st_size <= LOG_NBYTES:
+            return
+        with self.log_path.open("r+b") as log:
+            log.seek(-LOG_NBYTES // 2, os.SEEK_END)
+            kept = log.read()
+            log.seek(0)
+            log.truncate(log.write(kept[kept.find(b"\n") + 1 :]))
 
     def __repr__(self) -> str:
         if self.state == "failed":
@@ -345,5 +352,21 @@ class _ThisPython(KernelSpecManager):
     """Knows one kernel: this very Python, whatever a kernel specification of the user's says."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        # What it prints also goes to its own standard output, which is the log.
+        quiet = "--IPKernelApp.quiet=False"
+        # Else the debugger warns in every log, as in any kernel specification of ipykernel's own.
+        python = [sys.executable, "-X", "frozen_modules=off"]
+        command = [*python, "-m", "ipykernel_launcher", "-f", "{connection_file}", quiet]
         return KernelSpec(argv=command, display_name="labhub", language="python")
+
+
+def _reply(client: BlockingKernelClient, request: str) -> dict[str, Any] | None:
+    """Return what the kernel answers to a request; None if it has not answered yet."""
+    try:
+        message = client.get_shell_msg(timeout=0.0)
+    except queue.Empty:
+        return None
+    if message["parent_header"].get("msg_id") != request:
+        return None
+    content: dict[str, Any] = message["content"]
+    return content
