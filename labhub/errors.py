@@ -246,3 +246,15 @@ class ProtocolError(LabHubError, ValueError):
     """
 
     code: str = "INVALID_REQUEST"
+
+
+class MissingDependency(LabHubError, ImportError):
+    """A package that only some of labhub needs is not installed; the message has the line that installs it.
+
+    Attributes
+    ----------
+    package : str
+        The package.
+    """
+
+    package: str

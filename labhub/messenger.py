@@ -376,7 +376,8 @@ class _Worker:
         finally:
             self._dealer.close()
             self._state.fail_all(BrokerUnreachable("this Messenger was disconnected"))
-            os.close(self._wake)
+            with self._gate:  # whoever stops this thread is about to wake it
+                os.close(self._wake)
 
     def _step(self, now: float) -> None:
         with contextlib.suppress(BlockingIOError):  # woken by a message, or by the clock

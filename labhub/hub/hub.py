@@ -357,6 +357,11 @@ class Hub:
     ) -> None:
         self.close()
 
+    def _repr_html_(self) -> str:
+        from labhub.hub.rich import hub_html
+
+        return hub_html(self)
+
     def __repr__(self) -> str:
         return f"Hub({self.name!r}, {'closed' if self._closed else self.status})"
 

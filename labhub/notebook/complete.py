@@ -47,7 +47,7 @@ MAGICS = {
     "hub_broker": Words(broker.ACTIONS, ("--name", "--endpoint", "--here")),
     "hub_connect": Words(options=("--start",)),
     "hub_discover": Words(options=("--wait", "--name"), names="channel"),
-    "hub_doctor": Words(options=("--name",)),
+    "hub_doctor": Words(),
     "hub_info": Words(options=("--name",), names="channel"),
     "hub_plot": Words(options=("--fields", "--window", "--name"), names="channel"),
     "hub_producer": Words(options=("--restart",), names="producer"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from labhub.hub import ChannelInfo
 from labhub.notebook.rates import Rate
@@ -99,6 +100,27 @@ class ChannelTable(list[ChannelInfo]):
 
     def _repr_html_(self) -> str:
         return html_table(self.HEAD, self._rows()) if self else "no channels"
+
+
+class Findings(list[Any]):
+    """What `%hub_doctor` found: a list that shows what is not in order, and counts the rest."""
+
+    HEAD = ("", "check", "about", "found", "what to do")
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [(f.severity, f.check, f.subject, f.what, f.fix) for f in self if f.severity != "ok"]
+
+    def _summary(self) -> str:
+        good = sum(f.severity == "ok" for f in self)
+        return f"{good} of {len(self)} checks found everything in order"
+
+    def __repr__(self) -> str:
+        rows = self._rows()
+        return f"{text_table(self.HEAD, rows)}\n{self._summary()}" if rows else self._summary()
+
+    def _repr_html_(self) -> str:
+        rows = self._rows()
+        return (html_table(self.HEAD, rows) if rows else "") + f"<p>{self._summary()}</p>"
 
 
 class Text(str):

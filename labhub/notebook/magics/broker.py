@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 
 from IPython.core.error import UsageError
 from IPython.core.magic import line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
-import labhub
 from labhub.hub import Hub
-from labhub.notebook.display import BrokerStatus
+from labhub.notebook.display import BrokerStatus, Findings
 from labhub.notebook.magics.common import SessionMagics, broker_name, checked_action, one_line_errors
 from labhub.runtime import ConnectionFile, path_of
 
@@ -73,21 +73,21 @@ class BrokerMagics(SessionMagics):
         return hub
 
     @magic_arguments()
-    @broker_name()
     @line_magic
     @one_line_errors
-    def hub_doctor(self, line: str) -> object:
-        """Check this installation, its directories and the broker, and say what to do about what is wrong.
+    def hub_doctor(self, line: str) -> Findings:
+        """Look for what is wrong: directories, limits, keys, brokers and segments. Nothing is changed.
 
         Examples
         --------
         ``%hub_doctor``
         """
-        options = parse_argstring(self.hub_doctor, line)
-        examine = getattr(labhub, "doctor", None)
-        if examine is None:
-            raise UsageError("%hub_doctor: this labhub has no doctor; `labhub --help` lists what the command line has")
-        return examine(options.name)
+        parse_argstring(self.hub_doctor, line)
+        try:
+            doctor = importlib.import_module("labhub.doctor")
+        except ImportError:
+            raise UsageError("%hub_doctor: this labhub has no doctor") from None
+        return Findings(doctor.examine())
 
     def _status(self, found: ConnectionFile) -> BrokerStatus:
         names = tuple(channel.name for channel in self.session.hub(found.name).channels())

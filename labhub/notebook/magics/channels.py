@@ -118,4 +118,4 @@ class ChannelMagics(SessionMagics):
         plot = getattr(hub[options.channel], "plot", None)
         if plot is None:
             raise UsageError("%hub_plot: this labhub has no live plot; %hub_tail shows the newest slots as text")
-        return plot(fields=options.fields, window=options.window)
+        return plot(*(options.fields or ()), window=options.window)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 import labhub
+import labhub.hub
 from labhub import runtime
 from labhub.errors import LabHubError
 from labhub.hub import ChannelInfo, Hub, named_broker, stop_broker
@@ -234,6 +237,33 @@ def test_ages(seconds: float, words: str) -> None:
 @pytest.mark.parametrize(("nbytes", "words"), [(20, "20 B"), (8_000_000, "8.0 MB"), (3e12, "3.0 TB")])
 def test_sizes(nbytes: float, words: str) -> None:
     assert size(nbytes) == words
+
+
+def test_the_doctor_shows_what_is_not_in_order(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def finding(severity: str, what: str) -> SimpleNamespace:
+        return SimpleNamespace(severity=severity, check="keys", subject="/a/key", what=what, fix="chmod 600 /a/key")
+
+    doctor = SimpleNamespace(examine=lambda: [finding("ok", "private"), finding("problem", "others can read it")])
+    monkeypatch.setitem(sys.modules, "labhub.doctor", doctor)
+    found = run("%hub_doctor")
+    assert "others can read it" in repr(found)
+    assert "private" not in repr(found)
+    assert "1 of 2 checks found everything in order" in found._repr_html_()
+    monkeypatch.setitem(sys.modules, "labhub.doctor", None)  # as if it were not installed
+    assert run("%hub_doctor") is None
+    assert "this labhub has no doctor" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("broker")
+def test_a_plot_is_the_channels_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def plot(channel: labhub.hub.Channel, *fields: str, **options: object) -> tuple[object, ...]:
+        return channel.name, fields, options
+
+    monkeypatch.setattr(labhub.hub.Channel, "plot", plot, raising=False)
+    with labhub.connect() as hub, hub.producer("pump", like={"bar": 1.0, "pascal": 2.0}):
+        assert run("%hub_plot pump --fields bar pascal --window 5") == ("pump", ("bar", "pascal"), {"window": 5.0})
 
 
 @pytest.mark.parametrize("name", MAGICS)

@@ -18,7 +18,7 @@ from labhub.hub import Hub
 from labhub.notebook.background import remove_leftovers
 
 if TYPE_CHECKING:
-    from tests.notebook.conftest import Notebook
+    from tests.magics.conftest import Notebook
 
 Wait = Callable[..., None]
 
