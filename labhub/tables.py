@@ -35,8 +35,9 @@ def html_table(head: Sequence[str], rows: Rows) -> str:
 
 
 def html_facts(title: str, facts: Rows) -> str:
-    """Return a title and a table of names and values, everything escaped."""
-    return f"<b>{html.escape(title)}</b>{html_table(('', ''), facts)}"
+    """Return a title and a table of names and values, if there are any; everything escaped."""
+    rows = list(facts)
+    return f"<b>{html.escape(title)}</b>{html_table(('', ''), rows) if rows else ''}"
 
 
 def age(seconds: float) -> str:

@@ -26,7 +26,7 @@ def hub_html(hub: Hub) -> str:
         found = hub.channels()
     except LabHubError as error:
         return html_facts(title, [("channels", str(error))])
-    return html_facts(title, []) if not found else html_facts(title, []) + html_table(HEAD, map(_row, found))
+    return html_facts(title, []) + (html_table(HEAD, map(_row, found)) if found else "")
 
 
 def _row(channel: ChannelInfo) -> tuple[str, ...]:
