@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,11 +47,19 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
     loaded = _loaded.pop(id(shell), None)
     if loaded is None:
         return
+    stop_widgets()
     shell.Completer.custom_matchers.remove(loaded.completer.matcher)
     for kind in shell.magics_manager.magics.values():
         for name in MAGICS:
             kind.pop(name, None)
     loaded.close()
+
+
+def stop_widgets() -> None:
+    """Stop the threads and readers of live widgets, if there are any; what they show stays."""
+    live = sys.modules.get("labhub.notebook.live")
+    if live is not None:
+        live.stop_all()
 
 
 @atexit.register

@@ -239,6 +239,14 @@ def test_sizes(nbytes: float, words: str) -> None:
     assert size(nbytes) == words
 
 
+def test_unloading_stops_the_widgets(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[bool] = []
+    monkeypatch.setitem(sys.modules, "labhub.notebook.live", SimpleNamespace(stop_all=lambda: stopped.append(True)))
+    shell.run_line_magic("unload_ext", "labhub")
+    assert stopped == [True]
+    shell.run_line_magic("load_ext", "labhub")
+
+
 def test_the_doctor_shows_what_is_not_in_order(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,8 +38,14 @@ class ProducerMagics(SessionMagics):
 
         Examples
         --------
-        A cell that begins with ``%%hub_producer pump`` and goes on with ``import labhub``, then
-        ``with labhub.connect().producer("pump.pressure", like=0.0, units="bar") as p:`` and a loop that writes.
+        A whole cell::
+
+            %%hub_producer pump
+            import labhub, time
+            with labhub.connect().producer("pump.pressure", like=0.0, units="bar") as p:
+                while True:
+                    p.write(gauge.read())
+                    time.sleep(0.01)
         """
         options = parse_argstring(self.hub_producer, line)
         if not cell.strip():
