@@ -29,6 +29,8 @@ _MODULE_OF = {
     "find_datablock_consumer_impl": "datablock.consumer",
     "diagnose": "datablock.diagnostics",
     "reset_counters": "datablock.diagnostics",
+    "get_cmake_dir": "datablock.headers",
+    "get_include": "datablock.headers",
     "DataBlockProducer": "datablock.producer",
     "WriteHandle": "datablock.producer",
     "create_datablock_producer": "datablock.producer",

@@ -96,8 +96,9 @@ class Consumer:
     """A reader of a segment.
 
     `start` is a seq, START_NEWEST (the next slot to be committed), START_OLDEST (as far back as the ring holds) or
-    START_LAST (the newest committed slot, if there is one). `schema_hash`, `instance_id` are compared unless empty,
-    `shared_secret` unless it is 0, `capacity`, `slot_nbytes`, `policy`, `sync_policy`, `checksum_policy` unless None.
+    START_LAST (the newest committed slot, if there is one). `schema_hash`, `instance_id` are compared unless empty
+    (a segment whose schema hash is 32 zero bytes is undeclared, and matches any), `shared_secret` unless it is 0,
+    `capacity`, `slot_nbytes`, `policy`, `sync_policy`, `checksum_policy` unless None.
 
     Raises ChannelNotFound, IncompatibleSegment, VersionMismatch, SegmentAccessError, SegmentSpaceError,
     SegmentTokenMismatch, SchemaMismatch, ChannelBusy (lossless and no free cursor line), InvalidName, InvalidArgument.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
+import stat
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +15,9 @@ import psutil
 
 from labhub import _native
 from labhub.errors import LabHubError
+
+PRODUCER_LOCK = 1 << 62
+"""The byte of a segment that its producer, and before that its creator, holds locked (``kProducerLock``)."""
 
 Verdict = Literal["alive", "dead", "unknown"]
 
@@ -81,10 +87,67 @@ def bury(shm_name: str, metadata: Mapping[str, Any]) -> bool:
     instance = _instance(metadata)
     if instance is None or not is_here(metadata):
         return False
+    return unlink_dead(str(metadata["shm_dir"]), shm_name, instance)
+
+
+def unlink_dead(directory: str, shm_name: str, instance: bytes) -> bool:
+    """Unlink a segment if it is that instance and its producer is provably dead; whether it was unlinked.
+
+    Its lock is taken first, so that nobody can be taking it over meanwhile.
+    """
     try:
-        return _native.unlink_dead(str(metadata["shm_dir"]), shm_name, instance)
+        return _native.unlink_dead(directory, shm_name, instance)
     except LabHubError:
         return False
+
+
+def is_orphan(path: str) -> bool:
+    """Whether a temporary file in a segment directory is this user's, and nobody is making a segment of it."""
+    descriptor = _opened(path)
+    if descriptor is None:
+        return False
+    try:
+        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK))
+        return bool(struct.unpack(FLOCK, found)[0] == fcntl.F_UNLCK)
+    finally:
+        os.close(descriptor)
+
+
+def unlink_orphan(path: str) -> bool:
+    """Unlink such a file, with its lock taken first; whether it was unlinked."""
+    descriptor = _opened(path)
+    if descriptor is None:
+        return False
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK))
+        if not os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+            return False
+        os.unlink(path)
+    except OSError:  # locked, or gone meanwhile
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+# struct flock: type, whence, start, length and pid; with padding at its end as in C.
+FLOCK = "hhqqi0q"
+
+
+def _flock(kind: int) -> bytes:
+    return struct.pack(FLOCK, kind, os.SEEK_SET, PRODUCER_LOCK, 1, 0)
+
+
+def _opened(path: str) -> int | None:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _instance(metadata: Mapping[str, Any]) -> bytes | None:

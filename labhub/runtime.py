@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from labhub import liveness
-from labhub.errors import SegmentAccessError
-from labhub.names import check_name
+from labhub import __version__, liveness
+from labhub.errors import LabHubError, SegmentAccessError
+from labhub.names import NAME, check_name
 
 
 class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +26,8 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
     pid : int
         Its process, and when that started (`start_time`, in seconds since the epoch) on which boot, so that another
         process with the same pid is not taken for it.
+    version : str
+        Of the labhub that it runs; empty where it does not say.
     """
 
     name: str
@@ -31,6 +36,7 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     start_time: float
     boot_id: str
+    version: str = ""
 
     @classmethod
     def of_this_process(cls, name: str, endpoint: str, public_key: str) -> ConnectionFile:
@@ -42,6 +48,7 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
             pid=os.getpid(),
             start_time=liveness.start_time_of(os.getpid()) or 0.0,
             boot_id=liveness.boot_id(),
+            version=__version__,
         )
 
     @property
@@ -71,24 +78,29 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
             path_of(self.name).unlink(missing_ok=True)
 
 
-def runtime_directory() -> Path:
-    """Return the private directory of connection files; it is made if needed.
+def runtime_path() -> Path:
+    """Return where connection files are, without a look at the place.
 
     `LABHUB_RUNTIME_DIR`, or ``$XDG_RUNTIME_DIR/labhub``, or a folder of Jupyter's runtime directory.
+    """
+    if given := os.environ.get("LABHUB_RUNTIME_DIR"):
+        return Path(given)
+    if xdg := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(xdg) / "labhub"
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    return Path(jupyter_runtime_dir()) / "labhub"
+
+
+def runtime_directory() -> Path:
+    """Return `runtime_path`; the directory is made if needed, and private.
 
     Raises
     ------
     SegmentAccessError
         If it belongs to somebody else or is open to others.
     """
-    if given := os.environ.get("LABHUB_RUNTIME_DIR"):
-        path = Path(given)
-    elif xdg := os.environ.get("XDG_RUNTIME_DIR"):
-        path = Path(xdg) / "labhub"
-    else:
-        from jupyter_core.paths import jupyter_runtime_dir
-
-        path = Path(jupyter_runtime_dir()) / "labhub"
+    path = runtime_path()
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.stat()
     if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
@@ -107,6 +119,17 @@ def path_of(name: str) -> Path:
     return runtime_directory() / f"broker-{check_name(name, 'broker')}.json"
 
 
+def names() -> list[str]:
+    """Return the names of the brokers that have a connection file, be it a stale one; sorted."""
+    return sorted(path.name.removeprefix("broker-").removesuffix(".json") for path in connection_files())
+
+
+def connection_files() -> list[Path]:
+    """Return the paths in the runtime directory that look like connection files, sorted."""
+    found = runtime_directory().glob("broker-*.json")
+    return sorted(path for path in found if NAME.fullmatch(path.name.removeprefix("broker-").removesuffix(".json")))
+
+
 def find(name: str = "default") -> ConnectionFile | None:
     """Return the connection file of a broker; None if there is none, or what is there is not one."""
     path = path_of(name)
@@ -120,3 +143,37 @@ def find_live(name: str = "default") -> ConnectionFile | None:
     """Return the connection file of a broker whose process runs, else None."""
     found = find(name)
     return found if found is not None and found.alive else None
+
+
+@contextmanager
+def claimed(name: str) -> Iterator[None]:
+    """Hold the lock file of a broker's name, which the kernel releases whatever happens to this process.
+
+    Raises
+    ------
+    LabHubError
+        A broker of that name runs already.
+    """
+    path = path_of(name).with_suffix(".lock")
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise _already_running(name) from None
+        # The holder before us may have unlinked the file between our open and our lock.
+        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+            break
+        os.close(descriptor)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _already_running(name: str) -> LabHubError:
+    running = find_live(name)
+    where = "" if running is None else f": pid {running.pid} at {running.endpoint}"
+    return LabHubError(f"a broker named {name!r} runs already{where}; stop it first, or give the new one another name")

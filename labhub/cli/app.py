@@ -2,22 +2,58 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from labhub import __version__
 from labhub.cli.broker import app as broker
 from labhub.cli.channels import channels
 from labhub.cli.demo import demo
-from labhub.cli.exits import EXIT_CODES_HELP
+from labhub.cli.doctor import EXIT_CODES as DOCTOR_EXIT_CODES
+from labhub.cli.doctor import doctor
+from labhub.cli.exits import EXIT_CODES_HELP, example
+from labhub.cli.info import info
+from labhub.cli.key import app as key
+from labhub.cli.register import register
+from labhub.cli.tail import tail
+from labhub.cli.top import top
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"labhub {__version__}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="labhub",
     help="Live data channels between the processes of a lab.",
     epilog=EXIT_CODES_HELP,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def labhub(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Live data channels between the processes of a lab."""
+
+
 app.add_typer(broker, name="broker")
-app.command(epilog="Example: labhub channels 'pump.*' --json")(channels)
+app.add_typer(key, name="key")
+app.command(epilog=example("labhub channels 'pump.*' --json"))(channels)
+app.command(epilog=example("labhub top 'pump.*' --interval 0.5"))(top)
+app.command(epilog=example("labhub info pump.pressure"))(info)
+app.command(epilog=example("labhub tail pump.pressure -n 3 --follow"))(tail)
+app.command(epilog=example("labhub doctor --fix", DOCTOR_EXIT_CODES))(doctor)
 app.command(epilog="Example: labhub demo --seconds 20")(demo)
+app.command(epilog=example("labhub register pump.raw --schema \"[('t', '<f8'), ('bar', '<f4')]\" --units t=s,bar=bar"))(
+    register
+)

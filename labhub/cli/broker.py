@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labhub.cli.exits import EXIT_CODES_HELP, run, write_json
+from labhub.cli.completion import broker_names
+from labhub.cli.exits import EXIT_CODES_HELP, example, run, write_json
 
 if TYPE_CHECKING:
     from labhub.runtime import ConnectionFile
 
 DEFAULT_LISTEN = "tcp://127.0.0.1:5570"
 
-Name = Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="Name of the broker.")]
+Name = Annotated[
+    str,
+    typer.Option("--name", "-n", metavar="NAME", help="Name of the broker.", autocompletion=broker_names),
+]
 Listen = Annotated[
     str,
     typer.Option(
@@ -35,28 +39,34 @@ app = typer.Typer(
 )
 
 
-@app.command(epilog="Example: labhub broker start --name beamline")
-def start(name: Name = "default", listen: Listen = DEFAULT_LISTEN) -> None:
+@app.command(epilog=example("labhub broker start --name beamline"))
+def start(name: Name = "default", listen: Listen = DEFAULT_LISTEN, as_json: Json = False) -> None:
     """Start a broker in the background. Harmless if it runs already."""
     from labhub import runtime
     from labhub.hub import start_broker
 
     before = runtime.find_live(name)
     running = start_broker(name, listen)
+    if as_json:
+        write_json(place(running) | {"started": before != running})
+        return
     verb = "runs already" if before == running else "started"
     typer.echo(f"broker {name!r} {verb}: pid {running.pid} at {running.endpoint}")
 
 
-@app.command(epilog="Example: labhub broker stop")
-def stop(name: Name = "default") -> None:
+@app.command(epilog=example("labhub broker stop"))
+def stop(name: Name = "default", as_json: Json = False) -> None:
     """Stop a broker; returns when it has removed the segments of dead producers. Live channels go on."""
     from labhub.hub import stop_broker
 
     stopped = stop_broker(name)
+    if as_json:
+        write_json(place(stopped) | {"stopped": True})
+        return
     typer.echo(f"broker {name!r} stopped: pid {stopped.pid}")
 
 
-@app.command(epilog="Example: labhub broker status --json")
+@app.command(epilog=example("labhub broker status --json"))
 def status(name: Name = "default", as_json: Json = False) -> None:
     """Show where a broker listens, who it is and what it knows."""
     from labhub.hub import connect, running_broker
@@ -73,19 +83,17 @@ def status(name: Name = "default", as_json: Json = False) -> None:
         typer.echo(f"{key.removesuffix('_s'):<10}  {value}")
 
 
+def place(running: ConnectionFile) -> dict[str, Any]:
+    """Where a broker is; the key is the public one."""
+    return {key: getattr(running, key) for key in ("name", "endpoint", "public_key", "pid")}
+
+
 def describe(running: ConnectionFile, channels: list[str]) -> dict[str, Any]:
     """Facts about a running broker; the key among them is the public one."""
-    return {
-        "name": running.name,
-        "endpoint": running.endpoint,
-        "public_key": running.public_key,
-        "pid": running.pid,
-        "uptime_s": time.time() - running.start_time,
-        "channels": channels,
-    }
+    return place(running) | {"uptime_s": time.time() - running.start_time, "channels": channels}
 
 
-@app.command("run", epilog="Example: labhub broker run --listen tcp://127.0.0.1:0")
+@app.command("run", epilog=example("labhub broker run --listen tcp://127.0.0.1:0"))
 def run_in_foreground(name: Name = "default", listen: Listen = DEFAULT_LISTEN) -> None:
     """Run a broker in this terminal, until Ctrl-C or SIGTERM."""
     import logging
@@ -108,5 +116,5 @@ def announce(endpoint: str, public_key: str) -> None:
 def labhub_broker() -> None:
     """Run the command `labhub-broker`, which is ``labhub broker run``."""
     command = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    command.command(epilog="Example: labhub-broker --listen tcp://127.0.0.1:0")(run_in_foreground)
-    run(command)
+    command.command(epilog=example("labhub-broker --listen tcp://127.0.0.1:0"))(run_in_foreground)
+    run(command, "labhub-broker")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labhub.cli.exits import write_json
+from labhub.cli.completion import Broker, channel_names
+from labhub.cli.exits import quiet_pipe, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
 
 
 def channels(
-    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Shell pattern of channel names.")] = "*",
-    broker: Annotated[str, typer.Option("--broker", "-b", metavar="NAME", help="Name of the broker.")] = "default",
+    pattern: Annotated[
+        str,
+        typer.Argument(metavar="PATTERN", help="Shell pattern of channel names.", autocompletion=channel_names),
+    ] = "*",
+    broker: Broker = "default",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array, for scripts.")] = False,
 ) -> None:
     """List the channels that a broker knows.
@@ -27,15 +31,15 @@ def channels(
 
     with connect(broker) as hub:
         found = hub.channels(pattern)
-    if as_json:
-        write_json([channel.to_dict() for channel in found])
-        return
-    if not found:
-        typer.echo(f"no channel matches {pattern!r}", err=True)
-        return
-    from rich.console import Console
+    with quiet_pipe():
+        if as_json:
+            write_json([channel.to_dict() for channel in found])
+        elif found:
+            from rich.console import Console
 
-    Console(soft_wrap=True).print(tabulate(found))
+            Console(soft_wrap=True).print(tabulate(found))
+        else:
+            typer.echo(f"no channel matches {pattern!r}", err=True)
 
 
 def tabulate(found: list[ChannelInfo]) -> Table:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
+from typing import Any
 
 from labhub.errors import AuthenticationError, BrokerUnreachable, ChannelNotFound, LabHubError, SegmentAccessError
 
 EXIT_CODES_HELP = (
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such broker or channel, 4 access refused, 130 interrupted."
 )
+
+
+def example(command: str, codes: str = EXIT_CODES_HELP) -> str:
+    """Return what stands at the end of a command's help: an example and its exit codes."""
+    return f"Example: {command}\n\n{codes}"
 
 
 class ExitCode(IntEnum):
@@ -34,15 +43,45 @@ def exit_code(error: Exception) -> ExitCode:
             return ExitCode.FAILED
 
 
-def run(app: Callable[[], object]) -> None:
+def run(app: Callable[..., object], name: str = "labhub") -> None:
     """Run a typer application; an error of labhub or of the system becomes one line and an exit code."""
     try:
-        app()
+        app(prog_name=name)
     except (LabHubError, OSError) as error:
         sys.stderr.write(f"labhub: {' '.join(str(error).split())}\n")
         sys.exit(exit_code(error))
 
 
+@contextmanager
+def quiet_pipe() -> Iterator[None]:
+    """End quietly, and well, when whoever reads the output has had enough, as in ``| head``."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # So that the interpreter's last flush finds somebody who listens.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.OK)
+
+
 def write_json(value: object) -> None:
-    """Print a value as JSON, for scripts."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    """Print a value as JSON, for scripts; what JSON has no number for (NaN, infinity) becomes null."""
+    sys.stdout.write(json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_json_line(value: object) -> None:
+    """Print a value as JSON in one line, at once; else as `write_json`."""
+    sys.stdout.write(json.dumps(finite(value), separators=(",", ":"), allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def finite(value: Any) -> Any:
+    """Return a JSON value with None for every number that is not finite."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: finite(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [finite(inner) for inner in value]
+    return value

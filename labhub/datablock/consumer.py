@@ -443,6 +443,8 @@ def open_consumer(
         lossless=mode == "lossless",
         start=_start(start),
         schema_hash=b"" if schema is None else schema.layout_hash,
+        # Also where the segment declares no schema, and its hash is compared with nothing.
+        slot_nbytes=None if schema is None else schema.slot_nbytes,
         instance_id=instance_id,
         shared_secret=shared_secret,
     )

@@ -70,7 +70,7 @@ class Diagnosis:
     created_ns, commit_ns : int
         When the segment was made and the newest slot committed (in ns since the epoch, UTC; 0 for never).
     slots : dict of str to int
-        How many slots are ``empty``, ``committed``, ``writing`` and ``uncommitted``.
+        How many slots are ``empty``, ``committed``, ``writing`` and ``uncommitted``; empty if nobody asked for it.
     counters : dict of str to int
         ``bytes_written``, ``aborts``, ``evictions``, ``timeouts``, ``takeovers``, ``blocked`` and ``blocked_ns``, since
         the last reset.
@@ -106,7 +106,7 @@ class Diagnosis:
         return asdict(self)
 
 
-def diagnose(name: str, directory: str | None = None) -> Diagnosis:
+def diagnose(name: str, directory: str | None = None, *, slots: bool = True) -> Diagnosis:
     """Look at the segment of a channel, without touching it.
 
     Parameters
@@ -115,6 +115,8 @@ def diagnose(name: str, directory: str | None = None) -> Diagnosis:
         Name of the segment.
     directory : str, optional
         Where it is; that of the broker ``default``.
+    slots : bool
+        Look at each slot, too. That takes 2 ms for 100,000 slots, everything else 0.1 ms.
 
     Returns
     -------
@@ -138,7 +140,8 @@ def diagnose(name: str, directory: str | None = None) -> Diagnosis:
         "sync_policy": ConsumerSyncPolicy(found["sync_policy"]).name,
         "checksum_policy": ChecksumPolicy(found["checksum_policy"]).name,
     }
-    return Diagnosis(name=name, slots=_native.slot_states(directory, name), readers=readers, **found)
+    states = _native.slot_states(directory, name) if slots else {}
+    return Diagnosis(name=name, slots=states, readers=readers, **found)
 
 
 def reset_counters(name: str, directory: str | None = None) -> None:

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from labhub import liveness
+from labhub.datablock.location import segment_directory
 from labhub.errors import InvalidArgument
 from labhub.schema import Schema
 
@@ -42,6 +44,10 @@ class ChannelInfo:
         Slots of the ring.
     policy : str
         Who waits for whom: "Latest_only", "Sequential" or "Sequential_sync"; empty where the producer did not say.
+    shm_name : str
+        Name of its segment.
+    directory : str or None
+        Where that is; None if it is not within reach of this process. `labhub.diagnose` takes both.
     """
 
     name: str
@@ -53,6 +59,8 @@ class ChannelInfo:
     age_s: float
     capacity: int | None = None
     policy: str = ""
+    shm_name: str = ""
+    directory: str | None = None
 
     @classmethod
     def from_entry(cls, entry: ChannelEntry) -> ChannelInfo:
@@ -68,6 +76,8 @@ class ChannelInfo:
             age_s=entry.age_s,
             capacity=capacity if isinstance(capacity, int) else None,
             policy=str(entry.metadata.get("consumer_sync_policy", "")),
+            shm_name=entry.shm_name,
+            directory=directory_of(entry.metadata),
         )
 
     @property
@@ -99,6 +109,8 @@ class ChannelInfo:
             "producer_hostname": self.producer_hostname,
             "consumers": self.consumers,
             "age_s": self.age_s,
+            "shm_name": self.shm_name,
+            "directory": self.directory,
         }
 
     def __repr__(self) -> str:
@@ -107,6 +119,13 @@ class ChannelInfo:
         if self.units:
             parts.append(f"units={self.units}")
         return f"ChannelInfo({', '.join(parts)}, {self.liveness})"
+
+
+def directory_of(metadata: dict[str, Any]) -> str | None:
+    """Segment directory of a channel, None if that is elsewhere; the reference level's if the producer did not say."""
+    if "shm_dir" not in metadata:
+        return segment_directory()
+    return str(metadata["shm_dir"]) if liveness.is_here(metadata) else None
 
 
 def schema_of(metadata: dict[str, Any]) -> Schema | None:

@@ -12,7 +12,6 @@ from concurrent.futures import Future
 
 from labhub import liveness
 from labhub.datablock.consumer import DataBlockConsumer, Mode, Start, open_consumer
-from labhub.datablock.location import segment_directory
 from labhub.datablock.producer import DataBlockProducer
 from labhub.errors import (
     BrokerUnreachable,
@@ -25,7 +24,7 @@ from labhub.errors import (
     SegmentTokenMismatch,
     TimeoutExpired,
 )
-from labhub.hub.channels import schema_of
+from labhub.hub.channels import directory_of, schema_of
 from labhub.hub.lease import Lease
 from labhub.messenger import Messenger, ProducerInfo
 from labhub.names import check_name
@@ -229,12 +228,10 @@ def _reachable(entry: ChannelEntry) -> bool:
 
 
 def _directory_of(entry: ChannelEntry) -> str:
-    """Segment directory of a channel; that of the reference level for a producer that did not say."""
-    if "shm_dir" not in entry.metadata:
-        return segment_directory()
-    if not liveness.is_here(entry.metadata):
+    directory = directory_of(entry.metadata)
+    if directory is None:
         raise ChannelNotFound(f"the segment of {entry.channel_name!r} is elsewhere", channel=entry.channel_name)
-    return str(entry.metadata["shm_dir"])
+    return directory
 
 
 def _instance_of(entry: ChannelEntry) -> bytes:

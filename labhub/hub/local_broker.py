@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -61,7 +60,7 @@ def named_broker(
 
     check_name(name, "broker")
     try:
-        with _claimed(name):
+        with runtime.claimed(name):
             service = BrokerService(BrokerConfig(endpoint=endpoint, on_ready=announce))
             try:
                 yield service
@@ -73,40 +72,12 @@ def named_broker(
             file.remove()
 
 
-@contextmanager
-def _claimed(name: str) -> Iterator[None]:
-    """Hold the lock file of a broker's name, which the kernel releases whatever happens to this process."""
-    path = runtime.path_of(name).with_suffix(".lock")
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise _already_running(name) from None
-        # The holder before us may have unlinked the file between our open and our lock.
-        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-            break
-        os.close(descriptor)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
 def _is_free(name: str) -> bool:
     try:
-        with _claimed(name):
+        with runtime.claimed(name):
             return True
     except LabHubError:
         return False
-
-
-def _already_running(name: str) -> LabHubError:
-    running = runtime.find_live(name)
-    where = "" if running is None else f": pid {running.pid} at {running.endpoint}"
-    return LabHubError(f"a broker named {name!r} runs already{where}; stop it first, or give the new one another name")
 
 
 def start_broker(name: str = "default", endpoint: str = DEFAULT_ENDPOINT, timeout: float = 15.0) -> ConnectionFile:

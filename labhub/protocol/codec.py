@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from labhub.errors import ProtocolError
-from labhub.protocol.messages import TYPE_NAME, ErrorCode, Message
+from labhub.protocol.messages import TYPE_NAME, Correlation, ErrorCode, Message
 
 M = TypeVar("M", bound=Message)
 
@@ -77,7 +77,7 @@ def correlation_of(envelope: Envelope) -> str | None:
 
 
 class _OnlyCorrelation(msgspec.Struct):
-    correlation_id: str | None = None
+    correlation_id: Correlation | None = None  # a longer one could not be read in the reply
 
 
 def encode(message: Message, *, marked: bool = False) -> list[bytes]:

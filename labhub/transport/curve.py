@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
 import stat
+import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +15,8 @@ import zmq
 from zmq.utils import z85
 
 from labhub.errors import AuthenticationError, InvalidArgument
+
+logger = logging.getLogger(__name__)
 
 SERVER_KEY = "server.key"
 CLIENT_KEY = "client.key"
@@ -47,13 +52,8 @@ def check_public_key(key: object, what: str = "public key") -> bytes:
         If it is not 40 characters of z85.
     """
     text = key.decode("ascii", "replace") if isinstance(key, bytes) else key
-    if isinstance(text, str) and len(text) == Z85_LENGTH and text.isascii():
-        try:
-            z85.decode(text.encode())
-        except (ValueError, KeyError):
-            pass
-        else:
-            return text.encode()
+    if isinstance(text, str) and is_key(text):
+        return text.encode()
     raise InvalidArgument(f"the {what} is 40 characters of z85, as the broker prints it at its start, not {key!r}")
 
 
@@ -79,39 +79,108 @@ def load_key(name: str) -> KeyPair:
         return _read(path)
 
 
+def read_key(name: str) -> KeyPair:
+    """Return a persistent key that is there already; as `load_key`, but nothing is made.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    AuthenticationError
+        As `load_key`.
+    """
+    return _read(data_directory() / name)
+
+
 def _create(path: Path) -> None:
     """Write a new pair under a temporary name and link it: nobody ever sees half a file, and the first one wins."""
     pair = KeyPair.random()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{pair.public}\n{pair.secret}\n")
+    while True:
+        temporary = write_private(path, f"{pair.public}\n{pair.secret}\n")
         try:
-            os.link(temporary, path)
+            os.link(temporary.path, path)
         except FileExistsError:
             return
-    finally:
-        os.unlink(temporary)
+        except FileNotFoundError:  # swept away between its making and its lock
+            continue
+        finally:
+            temporary.discard()
+        return
+
+
+@dataclass(frozen=True)
+class Temporary:
+    """A private file under a temporary name, locked (`flock`) while its maker lives, so that an orphan can be told."""
+
+    path: Path
+    descriptor: int
+
+    def discard(self) -> None:
+        """Remove the temporary name, if it is still there."""
+        self.path.unlink(missing_ok=True)
+        os.close(self.descriptor)
+
+
+def write_private(path: Path, text: str) -> Temporary:
+    """Write a file of mode 0600 beside `path`, complete and on disk, to be linked or renamed to it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    made = Temporary(temporary, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with os.fdopen(descriptor, "w", encoding="utf-8", closefd=False) as file:
+            file.write(text)
+        os.fsync(descriptor)
+    except BaseException:
+        made.discard()
+        raise
+    return made
 
 
 def _read(path: Path) -> KeyPair:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise AuthenticationError(f"the key file {path} cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor) as file:
+    with os.fdopen(descriptor, encoding="ascii", errors="replace") as file:
         status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise AuthenticationError(f"the key file {path} is not a regular file; remove it")
         if status.st_uid != os.geteuid():
             raise AuthenticationError(f"the key file {path} belongs to uid {status.st_uid}, not to you; remove it")
         if stat.S_IMODE(status.st_mode) & 0o077:
             raise AuthenticationError(f"the key file {path} can be read by others; run: chmod 600 '{path}'")
         lines = file.read(200).split()
-    if len(lines) != 2 or any(len(line) != Z85_LENGTH for line in lines):
+    if len(lines) != 2 or not is_pair(*lines):
         raise AuthenticationError(f"the key file {path} holds no key pair; remove it to get a new one")
     return KeyPair(*lines)
+
+
+def is_key(text: str) -> bool:
+    """Whether a text is 40 characters of z85, as a CURVE key is."""
+    if len(text) != Z85_LENGTH or not text.isascii():
+        return False
+    try:
+        z85.decode(text.encode())
+    except (ValueError, KeyError, struct.error):  # struct.error: five characters above 32 bits, such as "#####"
+        return False
+    return True
+
+
+def is_pair(public: str, secret: str) -> bool:
+    """Whether two texts are a public key and the secret key that belongs to it."""
+    return is_key(public) and is_key(secret) and zmq.curve_public(secret.encode()).decode() == public
+
+
+def parse_enrolled(text: str) -> list[tuple[str, str]]:
+    """Return the (key, comment) of each line that begins with a key; all other lines are notes.
+
+    A note may begin with a #, as no key does: 32 bits in z85 never begin with the last two of its 85 characters.
+    """
+    words = [line.split(maxsplit=1) for line in text.splitlines()]
+    return [(w[0], w[1].strip() if w[1:] else "") for w in words if w and is_key(w[0])]
 
 
 class AllowList:
@@ -129,21 +198,26 @@ class AllowList:
         self._own = own
         self._anybody = anybody
         self._path = data_directory() / ENROLLED
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, int, int] | None = None
         self._enrolled: frozenset[str] = frozenset()
 
     def __contains__(self, key: object) -> bool:
         return self._anybody or (bool(self._own) and key == self._own) or key in self.enrolled()
 
     def enrolled(self) -> frozenset[str]:
-        """Return the keys in the file: the first word of each line that is not a comment."""
+        """Return the keys in the file; see `parse_enrolled`. A file that others can write is not believed."""
         try:
             status = self._path.stat()
-            stamp = (status.st_mtime_ns, status.st_ino)
+            stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
             if stamp != self._stamp:
-                lines = [line.split() for line in self._path.read_text().splitlines()]
-                self._enrolled = frozenset(w[0] for w in lines if w and not w[0].startswith("#"))
+                self._enrolled = self._read(status)
                 self._stamp = stamp
         except OSError:
             self._stamp, self._enrolled = None, frozenset()
         return self._enrolled
+
+    def _read(self, status: os.stat_result) -> frozenset[str]:
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
+            logger.error("%s can be written by others, so nobody in it is let in; run: chmod 600 it", self._path)
+            return frozenset()
+        return frozenset(key for key, _ in parse_enrolled(self._path.read_text(encoding="utf-8", errors="replace")))

@@ -184,7 +184,9 @@ struct Expect {
       throw Fault(Code::token, path + " is not the segment that the broker knows; its channel was created anew: discover it again");
     if (secret && secret != id.shared_secret)
       throw Fault(Code::token, path + " has another shared secret: this is a wrong or a stale segment");
-    if (schema_hash.size() && std::memcmp(exactly(schema_hash, 32, "schema_hash"), id.schema_hash, 32) != 0)
+    static constexpr std::uint8_t kUndeclared[32] = {};  // such a segment is compared with nothing
+    if (schema_hash.size() && std::memcmp(id.schema_hash, kUndeclared, 32) != 0 &&
+        std::memcmp(exactly(schema_hash, 32, "schema_hash"), id.schema_hash, 32) != 0)
       throw Fault(Code::schema, path + " holds slots of another schema than the one that was asked for");
     same(path, "capacity", capacity, h.geometry.capacity);
     same(path, "slot_nbytes", slot_nbytes, h.geometry.slot_nbytes);
@@ -297,13 +299,7 @@ nb::dict report(const Report& r) {
   const Header& h = *r.header;
   const auto get = [](const auto& a) { return a.load(std::memory_order_relaxed); };
   nb::dict counters, d;
-  counters["bytes_written"] = since(h.counters.bytes_written, h.before.bytes_written);
-  counters["aborts"] = since(h.counters.aborts, h.before.aborts);
-  counters["evictions"] = since(h.counters.evictions, h.before.evictions);
-  counters["blocked"] = since(h.counters.blocked, h.before.blocked);
-  counters["blocked_ns"] = since(h.counters.blocked_ns, h.before.blocked_ns);
-  counters["takeovers"] = since(h.counters.takeovers, h.before.takeovers);
-  counters["timeouts"] = since(h.counters.timeouts, h.before.timeouts);
+  for (const Counter& c : kCounters) counters[c.name] = since(h.counters.*c.member, h.before.*c.member);
   nb::list consumers;
   for (const LineReport& l : r.consumers) {
     nb::dict c;

@@ -8,75 +8,98 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from labhub import runtime
-from labhub.hub import connect, start_broker, stop_broker
+from labhub import __version__, runtime
+from labhub.hub import connect
 
 ANY_PORT = "tcp://127.0.0.1:0"
 BROKER_COMMAND = [sys.executable, "-c", "from labhub.cli.broker import labhub_broker; labhub_broker()"]
 
 
-def labhub(*words: str, **options) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "labhub.cli", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+EXAMPLES = {
+    "broker start": "labhub broker start --name",
+    "broker stop": "labhub broker stop",
+    "broker status": "labhub broker status --json",
+    "broker run": "labhub broker run --listen",
+    "channels": "labhub channels 'pump.*' --json",
+    "top": "labhub top 'pump.*' --interval 0.5",
+    "info": "labhub info pump.pressure",
+    "tail": "labhub tail pump.pressure -n 3 --follow",
+    "doctor": "labhub doctor --fix",
+    "key show": "labhub key show",
+    "key list": "labhub key list --json",
+    "key enroll": "labhub key enroll 'PUBLIC_KEY' --comment",
+    "key revoke": "labhub key revoke 'PUBLIC_KEY'",
+    "key export": "labhub key export my.key",
+    "key import": "labhub key import my.key",
+    "demo": "labhub demo --seconds 20",
+}
 
 
-@pytest.fixture
-def broker():
-    """A broker in a process of its own."""
-    yield start_broker(endpoint=ANY_PORT)
-    if runtime.find_live():
-        stop_broker()
-
-
-@pytest.mark.parametrize(
-    ("words", "example"),
-    [
-        (["broker", "start"], "labhub broker start --name"),
-        (["broker", "stop"], "labhub broker stop"),
-        (["broker", "status"], "labhub broker status --json"),
-        (["broker", "run"], "labhub broker run --listen"),
-        (["channels"], "labhub channels 'pump.*' --json"),
-        (["demo"], "labhub demo --seconds 20"),
-    ],
-)
-def test_each_command_has_help_with_an_example(words, example):
-    shown = labhub(*words, "--help")
+@pytest.mark.parametrize("words", EXAMPLES)
+def test_each_command_has_help_with_an_example_and_its_exit_codes(words, labhub):
+    shown = labhub(*words.split(), "--help")
     assert shown.returncode == 0
-    assert f"Example: {example}" in shown.stdout
+    text = " ".join(shown.stdout.split())
+    assert f"Example: {EXAMPLES[words]}" in text
+    assert "Exit codes: 0 " in text
+    assert "130 interrupted" in text
 
 
-def test_help_names_the_exit_codes():
-    for words in ([], ["broker"]):
-        assert "3 no such broker or channel" in labhub(*words, "--help").stdout
+def test_no_command_is_left_out_of_the_help_and_of_the_page(labhub):
+    from labhub.cli.app import app
+
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    groups = {group.name: group.typer_instance for group in app.registered_groups} | {"": app}
+    names = {
+        f"{group} {command.name or command.callback.__name__}".strip()
+        for group, typer in groups.items()
+        for command in typer.registered_commands
+    }
+    assert names >= set(EXAMPLES)
+    for name in names:
+        assert f"labhub {name}" in page, name
+
+
+def test_help_names_the_exit_codes(labhub):
+    for words in ([], ["broker"], ["key"]):
+        assert "3 no such broker or channel" in " ".join(labhub(*words, "--help").stdout.split())
+
+
+def test_the_version(labhub):
+    shown = labhub("--version")
+    assert (shown.returncode, shown.stdout) == (0, f"labhub {__version__}\n")
 
 
 @pytest.mark.parametrize(
     "words", [["nonsense"], ["broker", "start", "--port", "1"], ["demo", "--seconds", "0"], ["demo", "--seconds", "x"]]
 )
-def test_wrong_usage_is_2(words):
+def test_wrong_usage_is_2(words, labhub):
     shown = labhub(*words)
     assert shown.returncode == 2
     assert "Traceback" not in shown.stderr
 
 
-@pytest.mark.parametrize("words", [["broker", "stop"], ["broker", "status"], ["channels"], ["channels", "--json"]])
-def test_no_broker_is_3_and_one_line(words):
+@pytest.mark.parametrize(
+    "words", [["broker", "stop"], ["broker", "status"], ["channels", "--json"], ["top"], ["tail", "x"], ["info", "x"]]
+)
+def test_no_broker_is_3_and_one_line(words, labhub):
     shown = labhub(*words)
     assert (shown.returncode, shown.stdout) == (3, "")
     assert shown.stderr.startswith("labhub: no broker named 'default' is running; start one with `labhub broker start`")
     assert shown.stderr.count("\n") == 1
 
 
-def test_a_bad_name_is_1_and_one_line():
+def test_a_bad_name_is_1_and_one_line(labhub):
     shown = labhub("broker", "start", "--name", "../x")
     assert shown.returncode == 1
     assert re.fullmatch(r"labhub: '\.\./x' cannot name a broker.*\n", shown.stderr)
 
 
-def test_a_runtime_directory_open_to_others_is_4(private_dirs):
+def test_a_runtime_directory_open_to_others_is_4(private_dirs, labhub):
     (private_dirs / "run").chmod(0o755)
     shown = labhub("channels")
     assert shown.returncode == 4
@@ -84,7 +107,7 @@ def test_a_runtime_directory_open_to_others_is_4(private_dirs):
     (private_dirs / "run").chmod(0o700)
 
 
-def test_the_life_of_a_broker():
+def test_the_life_of_a_broker(labhub):
     started = labhub("broker", "start", "--listen", ANY_PORT)
     assert started.returncode == 0, started.stderr
     pid, endpoint = re.fullmatch(r"broker 'default' started: pid (\d+) at (tcp://\S+)\n", started.stdout).groups()
@@ -98,12 +121,18 @@ def test_the_life_of_a_broker():
     assert re.search(rf"endpoint +{endpoint}\n", text)
     assert re.search(r"channels +none\n", text)
 
+    running = runtime.find_live()
+    started = json.loads(labhub("broker", "start", "--json").stdout)
+    place = {"name": "default", "endpoint": endpoint, "public_key": running.public_key, "pid": int(pid)}
+    assert started == place | {"started": False}
     stopped = labhub("broker", "stop")
     assert (stopped.returncode, stopped.stdout) == (0, f"broker 'default' stopped: pid {pid}\n")
     assert runtime.find() is None
+    assert json.loads(labhub("broker", "start", "--listen", ANY_PORT, "--json").stdout)["started"] is True
+    assert json.loads(labhub("broker", "stop", "--json").stdout)["stopped"] is True
 
 
-def test_status_never_shows_a_secret(broker, private_dirs):
+def test_status_never_shows_a_secret(broker, private_dirs, labhub):
     secrets = [path.read_text().split()[1] for path in (private_dirs / "data").glob("*.key")]
     assert len(secrets) == 2
     shown = labhub("broker", "status").stdout + labhub("broker", "status", "--json").stdout
@@ -126,13 +155,13 @@ def test_a_broker_in_the_foreground_prints_the_two_lines_and_ends_on_a_signal(co
     assert runtime.find() is None
 
 
-def test_a_second_broker_in_the_foreground_is_refused(broker):
+def test_a_second_broker_in_the_foreground_is_refused(broker, labhub):
     shown = labhub("broker", "run")
     assert shown.returncode == 1
     assert f"runs already: pid {broker.pid} at {broker.endpoint}" in shown.stderr
 
 
-def test_channels_for_people_and_for_scripts(broker):
+def test_channels_for_people_and_for_scripts(broker, labhub):
     empty = labhub("channels")
     assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", "no channel matches '*'\n")
     assert json.loads(labhub("channels", "--json").stdout) == []

@@ -23,8 +23,18 @@ static_assert(sizeof(HeaderCopy) == sizeof(SlotHeader));
 // The copy of a slot that the producer may be overwriting. Formally a data race, and so the only function that
 // ThreadSanitizer is told to leave alone: what it copied is believed only after the acquire fence and the second look
 // at seq, which exclude every torn byte (weak-memory simulation in verification/).
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define LABHUB_COPY_BY_BYTES  // its runtime looks into memcpy, whoever calls it
+#endif
+#endif
 __attribute__((noinline, no_sanitize("thread"))) inline void racy_copy(void* to, const void* from, std::size_t n) {
+#ifdef LABHUB_COPY_BY_BYTES
+  for (std::size_t k = 0; k < n; ++k)
+    static_cast<volatile std::uint8_t*>(to)[k] = static_cast<const volatile std::uint8_t*>(from)[k];
+#else
   std::memcpy(to, from, n);
+#endif
 }
 
 struct Got {
@@ -49,6 +59,7 @@ class Consumer : public Endpoint {
     if (lossless_) enlist();
     else cursor_ = head();
     place(start);
+    LABHUB_FAILPOINT(register_placed);
   }
   ~Consumer() {
     if (!closed() && !file_->forked()) leave();
@@ -63,7 +74,7 @@ class Consumer : public Endpoint {
   bool producer_alive() const { return !closed() && locked_by_other(file_->get(), kProducerLock); }
 
   // How many slots are unread (at least min_slots); 0 after the timeout; kStreamEnded.
-  std::int64_t wait(std::uint64_t min_slots, std::int64_t timeout_ns, bool until_gone, const Interrupted& i) {
+  std::int64_t wait(std::uint64_t min_slots, std::int64_t timeout_ns, bool until_gone, Interrupted i) {
     InUse guard(*this);
     return wait_unread(min_slots, Deadline(timeout_ns), until_gone, i);
   }
@@ -79,9 +90,10 @@ class Consumer : public Endpoint {
       if (want == 0) break;
       const std::uint64_t bad = copy_valid(first, want, data, headers);
       if (lossless_) check_evicted();
+      LABHUB_FAILPOINT(read_validated);
       lose(bad);
+      received_ += want - bad;
       advance(first + want);
-      count(received_, want - bad);
       if (bad < want) return {first + bad, want - bad, take_pending()};
       n = std::max<std::uint64_t>(1, want / 2);
     }
@@ -107,7 +119,7 @@ class Consumer : public Endpoint {
     return {first + bad, last - first - bad, 0};
   }
 
-  std::int64_t acquire(bool newest, std::int64_t timeout_ns, bool until_gone, const Interrupted& i) {
+  std::int64_t acquire(bool newest, std::int64_t timeout_ns, bool until_gone, Interrupted i) {
     InUse guard(*this);
     if (open_) throw still_open();
     const Deadline deadline(timeout_ns);
@@ -117,6 +129,7 @@ class Consumer : public Endpoint {
       const std::uint64_t seq = newest ? to_newest() : skip_overwritten(head());
       if (segment_->slot(seq).seq.load(std::memory_order_acquire) == complete(seq)) {  // pairs with finish_slot
         open_ = true;
+        LABHUB_FAILPOINT(slot_opened);
         return static_cast<std::int64_t>(seq);
       }
       lose(1);  // overwritten between the two looks
@@ -135,8 +148,9 @@ class Consumer : public Endpoint {
     need_open();
     HeaderCopy h;
     copy_header(cursor_, h);
-    if (lossless_) check_evicted();
-    if (!intact(cursor_)) throw lapped();
+    const bool good = intact(cursor_);
+    if (lossless_) check_evicted();  // after the look at seq: who is overwritten was evicted before
+    if (!good) throw lapped();
     return h;
   }
 
@@ -144,15 +158,15 @@ class Consumer : public Endpoint {
     InUse guard(*this);
     need_open();
     open_ = false;
-    if (lossless_) check_evicted();
-    if (intact(cursor_)) {
-      count(received_, 1);
+    const bool good = intact(cursor_);
+    if (lossless_) check_evicted();  // after the look at seq: who is overwritten was evicted before
+    if (good) {
+      ++received_;
       advance(cursor_ + 1);
       return;
     }
     Fault fault = lapped();
-    lose(1);
-    take_pending();  // this loss is told here, not with the next batch
+    ++lost_;  // this loss is told here, not with the next batch
     advance(cursor_ + 1);
     throw fault;
   }
@@ -186,6 +200,7 @@ class Consumer : public Endpoint {
     const std::uint32_t to = !lossless_ ? kMaxLines : sync == kSequential ? 1 : kMaxLossless;
     for (std::uint32_t k = from; k < to; ++k) {
       if (!try_lock(file_->get(), line_lock(k))) continue;
+      LABHUB_FAILPOINT(line_locked);
       line_ = static_cast<int>(k);
       CursorLine& l = *line();
       generation_ = (l.state.load(std::memory_order_relaxed) >> 2) + 1;  // a dead owner's state is left; ours differs
@@ -195,6 +210,7 @@ class Consumer : public Endpoint {
       l.lost.store(0, std::memory_order_relaxed);
       l.received_before.store(0, std::memory_order_relaxed);
       l.lost_before.store(0, std::memory_order_relaxed);
+      LABHUB_FAILPOINT(line_filled);
       if (!lossless_) l.state.store(line_state(generation_, kActive), std::memory_order_release);  // read by tools
       return;
     }
@@ -209,28 +225,37 @@ class Consumer : public Endpoint {
   void enlist() {
     CursorLine& l = *line();
     l.cursor.store(head(), std::memory_order_relaxed);
+    LABHUB_FAILPOINT(register_cursor_stored);
     l.state.store(line_state(generation_, kActive), std::memory_order_release);  // pairs with scan()
+    LABHUB_FAILPOINT(register_active);
     std::atomic_thread_fence(std::memory_order_seq_cst);                         // pairs with the fence in scan()
+    LABHUB_FAILPOINT(register_fenced);
     cursor_ = head();
     l.cursor.store(cursor_, std::memory_order_release);
+    LABHUB_FAILPOINT(register_cursor_final);
     notify_producer(header(), cursor_);
+    LABHUB_FAILPOINT(register_notified);
   }
 
   bool enlisted() const {
+    // Pairs with the fence in scan(), which stands between the producer's compare-and-swap to EVICTED and its first odd seq:
+    // whoever saw one of our slots overwritten sees the eviction.
+    std::atomic_thread_fence(std::memory_order_acquire);
     return line()->state.load(std::memory_order_relaxed) == line_state(generation_, kActive);
   }
 
-  // Called after the acquire fence that follows a copy; pairs with the producer's compare-and-swap to EVICTED, which comes
-  // before it overwrites anything of ours.
+  // Called after the look at seq that follows a copy. The producer overwrites nothing of ours before its compare-and-swap
+  // to EVICTED, so a lossless reader is never told of a lost slot in any other way.
   void check_evicted() {
     if (enlisted()) return;
     const std::uint64_t old = cursor_;
     open_ = false;
     ++generation_;
+    LABHUB_FAILPOINT(eviction_noticed);
     enlist();
     const std::uint64_t lost = cursor_ - old + pending_;
     pending_ = 0;
-    count(lost_, cursor_ - old);
+    lost_ += cursor_ - old;
     show();
     throw Fault(Code::evicted, path_ + ": this lossless consumer held up the producer and was evicted; " + str(lost) +
                                " slots are lost, reading goes on at seq " + str(cursor_))
@@ -256,7 +281,7 @@ class Consumer : public Endpoint {
     if (CursorLine* l = line()) l->cursor.store(std::max(cursor_, oldest_held(h)), std::memory_order_release);
   }
 
-  std::int64_t wait_unread(std::uint64_t min_slots, const Deadline& deadline, bool until_gone, const Interrupted& interrupted) {
+  std::int64_t wait_unread(std::uint64_t min_slots, const Deadline& deadline, bool until_gone, Interrupted interrupted) {
     Header& h = header();
     min_slots = std::clamp<std::uint64_t>(min_slots, 1, segment_->capacity);
     const auto unread = [&] {
@@ -290,6 +315,7 @@ class Consumer : public Endpoint {
     // acq_rel: pairs with the exchange in wake_readers. If ours comes later, we see its commit or closed flag just below;
     // if it comes later, it sees our bit and wakes us.
     if (!(w & 1) && !h.data.word.compare_exchange_strong(w, expected_, std::memory_order_acq_rel)) return false;
+    LABHUB_FAILPOINT(wait_bit_set);
     const std::int64_t n = behind(head());
     return (n <= 0 ? 0 : std::min<std::int64_t>(n, static_cast<std::int64_t>(segment_->capacity))) == seen && !ended();
   }
@@ -342,6 +368,7 @@ class Consumer : public Endpoint {
       if (nbytes == size && segment_->stride == size)
         while (k + run < n && (first + k + run) % segment_->capacity && headers[k + run].nbytes == size) ++run;
       racy_copy(data + k * size, segment_->payload(first + k), run == 1 ? nbytes : run * size);
+      LABHUB_FAILPOINT(read_run_copied);
       if (nbytes < size) std::memset(data + k * size + nbytes, 0, size - nbytes);
       k += run;
     }
@@ -365,15 +392,13 @@ class Consumer : public Endpoint {
 
   void lose(std::uint64_t n) {
     pending_ += n;
-    count(lost_, n);
+    lost_ += n;
   }
   std::uint64_t take_pending() {
     const std::uint64_t n = pending_;
     pending_ = 0;
-    show();
     return n;
   }
-  static void count(std::uint64_t& counter, std::uint64_t n) { counter += n; }
   void show() const {  // for tools; nobody decides anything by it
     if (CursorLine* l = line()) {
       l->received.store(received_, std::memory_order_relaxed);
@@ -386,7 +411,10 @@ class Consumer : public Endpoint {
     if (!l) return;
     // release: what we read of the slots behind is done before the producer, which loads this with acquire, reuses them
     l->cursor.store(cursor, std::memory_order_release);
+    show();
+    LABHUB_FAILPOINT(cursor_stored);
     if (lossless_) notify_producer(header(), cursor);
+    LABHUB_FAILPOINT(cursor_notified);
   }
 
   void need_open() const {
@@ -405,7 +433,9 @@ class Consumer : public Endpoint {
     if (CursorLine* l = line()) {
       std::uint64_t mine = line_state(generation_, kActive);
       l->state.compare_exchange_strong(mine, line_state(generation_, kFree), std::memory_order_release);
+      LABHUB_FAILPOINT(leave_freed);
       if (lossless_) notify_producer(header(), cursor_, true);
+      LABHUB_FAILPOINT(leave_notified);
     }
     file_->close();  // drops the line's lock
   }

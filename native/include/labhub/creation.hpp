@@ -16,8 +16,13 @@ struct Claimed {  // a segment whose producer lock we hold
 
 inline void end_stream(Header& h, Closed how) {
   h.owner.closed.store(how, std::memory_order_release);  // pairs with the acquire loads in wait()
-  wake_readers(h, h.commit.commit.load(std::memory_order_relaxed));
+  LABHUB_FAILPOINT(end_flag_stored);
+  // With a head that nobody expects. With the true one, a reader that sets the waiters bit just after this exchange, before
+  // it sees the flag, would restore the very word on which another one, past its look at the flag, is about to sleep.
+  wake_readers(h, h.commit.commit.load(std::memory_order_relaxed) + (std::uint64_t{1} << 30));
+  LABHUB_FAILPOINT(end_readers_woken);
   wake_producer(h);
+  LABHUB_FAILPOINT(end_producer_woken);
 }
 
 class Creation {
@@ -34,6 +39,7 @@ class Creation {
       Claimed c;
       if (open_existing(c) || create(c)) {
         sweep(c.status);
+        LABHUB_FAILPOINT(sweep_done);
         return c;
       }
     }
@@ -51,15 +57,19 @@ class Creation {
     }
     if (!try_lock(o.file->get(), kProducerLock)) return refuse_live(o);
     if (!still_there(dir_, name_, o.status)) return false;  // unlinked between open and lock
+    LABHUB_FAILPOINT(takeover_locked);
     auto map = map_checked(o, path_);
     Header& h = *reinterpret_cast<Header*>(map->base());
     if (h.owner.closed.load(std::memory_order_acquire) != kOpen) {  // its producer died between the flag and the unlink
       ::unlinkat(dir_.fd, name_.c_str(), 0);
+      LABHUB_FAILPOINT(leftover_unlinked);
       return false;
     }
     if (!same_shape(h)) {
       end_stream(h, kReplaced);
+      LABHUB_FAILPOINT(replace_ended);
       ::unlinkat(dir_.fd, name_.c_str(), 0);  // we hold its lock and it is still there: nobody else's
+      LABHUB_FAILPOINT(replace_unlinked);
       return false;
     }
     if (h.identity.shared_secret != shape_.shared_secret)
@@ -68,6 +78,7 @@ class Creation {
     c.map = std::move(map);
     c.status = o.status;
     c.took_over = true;
+    LABHUB_FAILPOINT(takeover_accepted);
     return true;
   }
 
@@ -104,10 +115,16 @@ class Creation {
     const int fd = ::openat(dir_.fd, temporary.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) throw system_fault(errno, "cannot create", path_);
     c.file = std::make_unique<Descriptor>(fd);
+    LABHUB_FAILPOINT(create_opened);
     try {
-      const bool linked = fill(c, free) && ::linkat(dir_.fd, temporary.c_str(), dir_.fd, name_.c_str(), 0) == 0;
+      const bool filled = fill(c, free);  // false: it is being swept away, between open and lock
+      const bool linked = filled && ::linkat(dir_.fd, temporary.c_str(), dir_.fd, name_.c_str(), 0) == 0;
+      if (filled && !linked && errno != EEXIST && errno != ENOENT)  // somebody was faster; it was swept away
+        throw system_fault(errno, "cannot link", path_);
+      LABHUB_FAILPOINT(create_linked);
       ::unlinkat(dir_.fd, temporary.c_str(), 0);
-      return linked;  // EEXIST: somebody was faster; ENOENT: swept away between open and lock
+      LABHUB_FAILPOINT(create_unlinked);
+      return linked;
     } catch (...) {
       ::unlinkat(dir_.fd, temporary.c_str(), 0);
       throw;
@@ -118,17 +135,21 @@ class Creation {
   bool fill(Claimed& c, std::uint64_t free) {
     const int fd = c.file->get();
     if (!try_lock(fd, kProducerLock)) return false;
+    LABHUB_FAILPOINT(create_locked);
     int error;
     do error = ::posix_fallocate(fd, 0, static_cast<off_t>(sizes_.total_nbytes));
     while (error == EINTR);
     if (error == ENOSPC || error == EFBIG) throw no_space(std::strerror(error), free);
     if (error) throw system_fault(error, "cannot allocate", path_);
+    LABHUB_FAILPOINT(create_allocated);
     if (::fstat(fd, &c.status) != 0) throw system_fault(errno, "cannot inspect", path_);
     c.map = std::make_shared<MemoryMap>(fd, sizes_.total_nbytes, PROT_READ | PROT_WRITE, MAP_POPULATE);
-    return initialise(*reinterpret_cast<Header*>(c.map->base()));
+    LABHUB_FAILPOINT(create_mapped);
+    initialise(*reinterpret_cast<Header*>(c.map->base()));
+    return true;
   }
 
-  bool initialise(Header& h) {  // the file is all zeros and nobody else can see it yet
+  void initialise(Header& h) {  // the file is all zeros and nobody else can see it yet
     Geometry& g = h.geometry;
     g.abi = kAbiVersion;
     g.header_nbytes = sizeof(Header);
@@ -150,8 +171,9 @@ class Creation {
     h.commit.created_ns = clock_ns(CLOCK_REALTIME);
     h.commit.commit.store(first_seq_, std::memory_order_relaxed);
     h.data.word.store(data_word(first_seq_), std::memory_order_relaxed);
+    LABHUB_FAILPOINT(create_initialised);
     g.magic.store(kMagic, std::memory_order_release);  // pairs with the acquire load in map_checked
-    return true;
+    LABHUB_FAILPOINT(create_finished);
   }
 
   // Remove what creators of this channel left behind when they died, and our own second name if one did between link and
@@ -171,8 +193,9 @@ class Creation {
       try {
         const OpenFile o = open_file(dir_, entry);
         const bool ours = o.status.st_ino == mine.st_ino && o.status.st_dev == mine.st_dev;
-        if (ours || (try_lock(o.file->get(), kProducerLock) && still_there(dir_, entry, o.status)))
-          ::unlinkat(dir_.fd, entry.c_str(), 0);
+        if (!ours && !(try_lock(o.file->get(), kProducerLock) && still_there(dir_, entry, o.status))) continue;
+        LABHUB_FAILPOINT(sweep_locked);
+        ::unlinkat(dir_.fd, entry.c_str(), 0);
       } catch (const Fault&) {  // not ours, or gone meanwhile: leave it
       }
     }

@@ -11,7 +11,7 @@
 
 namespace labhub {
 
-using Interrupted = std::function<bool()>;  // true: a signal handler asked to stop; looked at once in every slice
+using Interrupted = bool (*)();  // true: a signal handler asked to stop; looked at once in every slice; may be null
 
 // Field 22 of /proc/<pid>/stat: start of the process in clock ticks since boot. Together with the pid it names a process.
 inline std::uint64_t start_time() {
@@ -58,7 +58,7 @@ class Endpoint {
     Endpoint& e_;
   };
 
-  static void check(const Interrupted& interrupted) {
+  static void check(Interrupted interrupted) {
     if (interrupted && interrupted()) throw Fault(Code::interrupted, "interrupted by a signal");
   }
 

@@ -75,6 +75,17 @@ struct alignas(kLine) CounterLine {  // written by the producer, relaxed; read b
   std::atomic<std::uint64_t> bytes_written, aborts, evictions, blocked, blocked_ns, takeovers, timeouts;
 };
 
+struct Counter {
+  const char* name;
+  std::atomic<std::uint64_t> CounterLine::*member;
+};
+constexpr Counter kCounters[] = {
+    {"bytes_written", &CounterLine::bytes_written}, {"aborts", &CounterLine::aborts},
+    {"evictions", &CounterLine::evictions},         {"blocked", &CounterLine::blocked},
+    {"blocked_ns", &CounterLine::blocked_ns},       {"takeovers", &CounterLine::takeovers},
+    {"timeouts", &CounterLine::timeouts},
+};
+
 struct alignas(kLine) CursorLine {
   std::atomic<std::uint64_t> cursor;  // seq that the consumer reads next
   std::atomic<std::uint64_t> state;   // generation << 2 | LineState

@@ -69,13 +69,7 @@ inline void reset_counters(const std::string& directory, const std::string& name
   const auto keep = [](std::atomic<std::uint64_t>& before, const std::atomic<std::uint64_t>& now) {
     before.store(now.load(std::memory_order_relaxed), std::memory_order_relaxed);
   };
-  keep(h.before.bytes_written, h.counters.bytes_written);
-  keep(h.before.aborts, h.counters.aborts);
-  keep(h.before.evictions, h.counters.evictions);
-  keep(h.before.blocked, h.counters.blocked);
-  keep(h.before.blocked_ns, h.counters.blocked_ns);
-  keep(h.before.takeovers, h.counters.takeovers);
-  keep(h.before.timeouts, h.counters.timeouts);
+  for (const Counter& c : kCounters) keep(h.before.*c.member, h.counters.*c.member);
   for (CursorLine& l : h.lines) {
     keep(l.received_before, l.received);
     keep(l.lost_before, l.lost);
@@ -111,11 +105,15 @@ inline bool unlink_dead(const std::string& directory, const std::string& name, c
     const DirectoryHandle dir(directory, false);
     const OpenFile o = open_file(dir, name);
     if (!try_lock(o.file->get(), kProducerLock) || !still_there(dir, name, o.status)) return false;
+    LABHUB_FAILPOINT(bury_locked);
     const auto map = map_checked(o, directory + "/" + name, PROT_READ | PROT_WRITE, 0);
     Header& h = *reinterpret_cast<Header*>(map->base());
     if (instance_id && std::memcmp(instance_id, h.identity.instance_id, 16) != 0) return false;
     end_stream(h, kEnded);
-    return ::unlinkat(dir.fd, name.c_str(), 0) == 0;
+    LABHUB_FAILPOINT(bury_ended);
+    const bool unlinked = ::unlinkat(dir.fd, name.c_str(), 0) == 0;
+    LABHUB_FAILPOINT(bury_unlinked);
+    return unlinked;
   } catch (const Fault& f) {
     if (f.code == Code::not_found) return false;
     throw;

@@ -1,6 +1,8 @@
 // The one writer of a channel: claim a slot, write it, commit it; wait for lossless consumers, but not for ever.
 #pragma once
 
+#include <type_traits>
+
 #include "creation.hpp"
 
 namespace labhub {
@@ -40,7 +42,7 @@ class Producer : public Endpoint {
     return room() > 0;
   }
 
-  std::uint64_t claim(const Patience& p, const Interrupted& i) {
+  std::uint64_t claim(const Patience& p, Interrupted i) {
     InUse guard(*this);
     return open_slot(p, i);
   }
@@ -60,23 +62,32 @@ class Producer : public Endpoint {
     if (!claimed_) return;
     claimed_ = false;  // the seq stays odd, which nobody can read, and is used again by the next claim
     add(header().counters.aborts, 1);
+    LABHUB_FAILPOINT(aborted);
   }
 
   std::uint64_t write(const std::uint8_t* data, std::uint64_t nbytes, const Patience& p, std::int64_t timestamp_ns,
-                      const Interrupted& i) {
+                      Interrupted i) {
     InUse guard(*this);
     if (nbytes > segment_->slot_nbytes) throw too_large(nbytes);
     open_slot(p, i);
     std::memcpy(segment_->payload(head_), data, nbytes);
+    LABHUB_FAILPOINT(payload_written);
     finish_slot(head_, nbytes, timestamp_ns, nullptr);
     claimed_ = false;
     publish(head_ + 1);
     return head_ - 1;
   }
 
+  // A record of a plain type, for C++ producers; the slot's time is now.
+  template <class Record>
+  std::uint64_t write(const Record& record, const Patience& p = {}, Interrupted i = nullptr) {
+    static_assert(std::is_trivially_copyable_v<Record>, "a slot is read by other processes: plain bytes only");
+    return write(reinterpret_cast<const std::uint8_t*>(&record), sizeof record, p, 0, i);
+  }
+
   // Published in runs, so that 100 million small slots a second do not mean as many exchanges of the futex word. A run is
   // at most a quarter of the ring: a reader that keeps up always has whole runs that are not being overwritten.
-  void write_many(const std::uint8_t* data, std::uint64_t n, const Patience& p, const Interrupted& i, std::uint64_t& written) {
+  void write_many(const std::uint8_t* data, std::uint64_t n, const Patience& p, Interrupted i, std::uint64_t& written) {
     InUse guard(*this);
     const std::uint64_t longest = std::max<std::uint64_t>(1, segment_->capacity / 4);
     std::int64_t looked = monotonic_ns();
@@ -89,6 +100,7 @@ class Producer : public Endpoint {
         if (k) begin_slot(head_ + k);
         std::memcpy(segment_->payload(head_ + k), data + (written + k) * segment_->slot_nbytes, segment_->slot_nbytes);
         finish_slot(head_ + k, segment_->slot_nbytes, stamp, nullptr);
+        LABHUB_FAILPOINT(many_slot_complete);
       }
       publish(head_ + run);
       written += run;
@@ -110,7 +122,9 @@ class Producer : public Endpoint {
     epoch_ = h.owner.epoch.load(std::memory_order_relaxed) + 1;
     h.owner.pid.store(static_cast<std::uint32_t>(::getpid()), std::memory_order_relaxed);
     h.owner.start_time.store(start_time(), std::memory_order_relaxed);
+    LABHUB_FAILPOINT(owner_pid_stored);
     h.owner.epoch.store(epoch_, std::memory_order_release);  // pairs with the acquire load of probes: pid is ours then
+    LABHUB_FAILPOINT(owner_epoch_stored);
     clock_offset_ns_ = clock_ns(CLOCK_REALTIME) - monotonic_ns();
     head_ = h.commit.commit.load(std::memory_order_relaxed);
     if (!took_over_) {
@@ -118,17 +132,24 @@ class Producer : public Endpoint {
       return;
     }
     // Repair. A complete slot that was not committed yet is as good as any: commit it. An odd one is rewritten by claim.
-    while (segment_->slot(head_).seq.load(std::memory_order_acquire) == complete(head_)) ++head_;
+    while (segment_->slot(head_).seq.load(std::memory_order_acquire) == complete(head_)) {
+      LABHUB_FAILPOINT(repair_found_complete);
+      ++head_;
+    }
+    LABHUB_FAILPOINT(repair_done);
     least_ = head_ - segment_->capacity;  // know nothing of cursors: the first claim scans
     h.space.producer_waiting.store(0, std::memory_order_relaxed);
     add(h.counters.takeovers, 1);
     publish(head_);
+    futex_wake(h.data.word);  // whatever the bit says: the dead one may have taken it and not come to its wake
   }
 
   void finish() {  // the lock goes last: as long as we hold it, the path cannot lead to a successor's file
     end_stream(header(), kEnded);
     if (still_there(*dir_, name_, status_)) ::unlinkat(dir_->fd, name_.c_str(), 0);
+    LABHUB_FAILPOINT(close_unlinked);
     file_->close();
+    LABHUB_FAILPOINT(close_unlocked);
   }
 
   Fault too_large(std::uint64_t nbytes) const {
@@ -145,13 +166,15 @@ class Producer : public Endpoint {
     return used >= segment_->capacity ? 0 : segment_->capacity - used;
   }
 
-  std::uint64_t open_slot(const Patience& p, const Interrupted& i) {
+  std::uint64_t open_slot(const Patience& p, Interrupted i) {
     if (claimed_) throw Fault(Code::concurrent, "a slot of " + path_ + " is already open; commit or abort it first");
     if (room() == 0) {
       scan();
       if (room() == 0) wait_for_room(p, i);
     }
+    LABHUB_FAILPOINT(claim_found_room);
     begin_slot(head_);
+    LABHUB_FAILPOINT(claim_odd);
     claimed_ = true;
     return head_;
   }
@@ -172,7 +195,9 @@ class Producer : public Endpoint {
     s.flags.store(checksum ? 1 : 0, std::memory_order_relaxed);
     s.epoch.store(epoch_, std::memory_order_relaxed);
     if (checksum) std::memcpy(s.checksum, checksum, sizeof s.checksum);
+    LABHUB_FAILPOINT(commit_fields_stored);
     s.seq.store(complete(i), std::memory_order_release);  // pairs with the reader's acquire load of seq
+    LABHUB_FAILPOINT(commit_complete);
     add(header().counters.bytes_written, nbytes);
   }
 
@@ -180,7 +205,9 @@ class Producer : public Endpoint {
     Header& h = header();
     h.commit.commit.store(head, std::memory_order_release);  // pairs with every acquire load of commit
     head_ = head;
+    LABHUB_FAILPOINT(commit_stored);
     wake_readers(h, head);
+    LABHUB_FAILPOINT(commit_woken);
   }
 
   // The slowest cursor. Each cursor is loaded once: a second load could be newer than the one that was compared.
@@ -198,7 +225,7 @@ class Producer : public Endpoint {
     least_ = least;
   }
 
-  void wait_for_room(const Patience& p, const Interrupted& interrupted) {
+  void wait_for_room(const Patience& p, Interrupted interrupted) {
     Header& h = header();
     const Deadline deadline(p.timeout_ns);
     const std::int64_t began = monotonic_ns();
@@ -216,7 +243,9 @@ class Producer : public Endpoint {
       const std::uint64_t quarter = std::max<std::uint64_t>(1, segment_->capacity / 4);
       h.space.wake_at.store(head_ - segment_->capacity + quarter, std::memory_order_relaxed);
       h.space.producer_waiting.store(1, std::memory_order_relaxed);
+      LABHUB_FAILPOINT(full_waiting_announced);
       scan();  // its fence comes after producer_waiting and pairs with the one in notify_producer
+      LABHUB_FAILPOINT(full_scanned);
       if (room()) return;
       const Blocker b = evict_or_find_blocker(p.evict_after_ns);
       if (b.evicted) continue;
@@ -249,11 +278,13 @@ class Producer : public Endpoint {
       if (w.state != state || w.cursor != cursor) w = Watch{state, cursor, now};
       const bool stuck = evict_after_ns >= 0 && now - w.since >= evict_after_ns;
       if (stuck || !locked_by_other(file_->get(), line_lock(k))) {
+        LABHUB_FAILPOINT(evict_decided);
         // The generation in `state` keeps us from evicting a successor on the same line. acq_rel: the victim's acquire
         // fence and second look at its state pair with this store.
         if (line.state.compare_exchange_strong(state, (state & ~std::uint64_t{3}) | kEvicted, std::memory_order_acq_rel)) {
           add(header().counters.evictions, 1);
         }
+        LABHUB_FAILPOINT(evict_done);
         found.evicted = true;
       } else if (head_ - cursor >= found.lag) {
         found.pid = line.pid.load(std::memory_order_relaxed);

@@ -101,10 +101,12 @@ inline void check_name(const std::string& name) {
                                     "letter or digit").with("name", name);
 }
 
+inline Fault not_a(const char* kind, const std::string& path) {
+  return Fault(Code::incompatible, path + " is not a " + kind).with("path", path).with("field", std::string("type"));
+}
+
 inline void check_private(const struct stat& s, bool directory, const std::string& path) {
-  if (directory ? !S_ISDIR(s.st_mode) : !S_ISREG(s.st_mode))
-    throw Fault(Code::incompatible, path + (directory ? " is not a directory" : " is not a regular file"))
-        .with("path", path).with("field", std::string("type"));
+  if (directory ? !S_ISDIR(s.st_mode) : !S_ISREG(s.st_mode)) throw not_a(directory ? "directory" : "regular file", path);
   if (s.st_uid != ::geteuid())
     throw Fault(Code::access, path + " belongs to uid " + str(s.st_uid) + ", not to you (uid " + str(::geteuid()) +
                 "): sharing between users of one machine is not supported").with("path", path);
@@ -141,13 +143,19 @@ struct DirectoryHandle {
   ~DirectoryHandle() { ::close(fd); }
 };
 
-// One mmap. It is unmapped when the last owner lets go, however long after the segment was closed and unlinked.
+// One mmap. It is unmapped when the last owner lets go, however long after the segment was closed and unlinked. A map
+// keeps its open file description alive, in a forked child too, and an OFD lock lasts as long as its description: so the
+// map has one of its own, which never holds a lock.
 class MemoryMap {
  public:
   MemoryMap(int fd, std::size_t nbytes, int protection, int extra) : nbytes_(nbytes) {
-    base_ = ::mmap(nullptr, nbytes, protection, MAP_SHARED | extra, fd, 0);
+    const int own = ::open(("/proc/self/fd/" + str(static_cast<std::uint64_t>(fd))).c_str(), O_RDWR | O_CLOEXEC);
+    if (own < 0) throw system_fault(errno == ENOENT ? EIO : errno, "cannot open the segment again through", "/proc/self/fd");
+    base_ = ::mmap(nullptr, nbytes, protection, MAP_SHARED | extra, own, 0);
+    const int error = errno;
+    ::close(own);
     if (base_ == MAP_FAILED)
-      throw system_fault(errno, "cannot map " + str(nbytes) + " bytes of", "the segment");
+      throw system_fault(error, "cannot map " + str(nbytes) + " bytes of", "the segment");
   }
   MemoryMap(const MemoryMap&) = delete;
   ~MemoryMap() { ::munmap(base_, nbytes_); }
@@ -164,10 +172,10 @@ class MemoryMap {
 };
 
 struct Shape {  // what a producer asks for
-  std::uint64_t capacity, slot_nbytes, page_nbytes;
-  std::uint8_t schema_hash[32];
-  std::uint64_t shared_secret;
-  std::uint8_t policy, sync, checksum;
+  std::uint64_t capacity = 0, slot_nbytes = 0, page_nbytes = 4096;
+  std::uint8_t schema_hash[32] = {};  // all zero: undeclared, and compared with nothing
+  std::uint64_t shared_secret = 0;
+  std::uint8_t policy = kRingBuffer, sync = kSequentialSync, checksum = 0;
 };
 
 struct Sizes {
@@ -191,7 +199,8 @@ inline bool compute_sizes(std::uint64_t capacity, std::uint64_t slot_nbytes, std
 
 // Believe a header only after this: everything that later code computes an address from was checked against the size of
 // the file, and nothing was mapped or allocated on the header's word before.
-inline void check_geometry(const Geometry& g, std::uint64_t magic, std::uint64_t file_nbytes, const std::string& path) {
+inline void check_header(const Header& h, std::uint64_t magic, std::uint64_t file_nbytes, const std::string& path) {
+  const Geometry& g = h.geometry;
   const auto refuse = [&](const char* field, const std::string& why) {
     return Fault(Code::incompatible, path + " is not a usable DataBlock segment: " + field + " " + why)
         .with("path", path).with("field", std::string(field));
@@ -212,6 +221,9 @@ inline void check_geometry(const Geometry& g, std::uint64_t magic, std::uint64_t
     throw refuse("payload_offset", "is " + str(g.payload_offset));
   if (g.total_nbytes != file_nbytes || g.capacity * g.stride > file_nbytes - g.payload_offset)
     throw refuse("total_nbytes", "is " + str(g.total_nbytes) + ", the file has " + str(file_nbytes));
+  if (h.identity.policy > kRingBuffer) throw refuse("policy", "is " + str(h.identity.policy));
+  if (h.identity.sync > kSequentialSync) throw refuse("sync_policy", "is " + str(h.identity.sync));
+  if (h.identity.checksum > 2) throw refuse("checksum_policy", "is " + str(h.identity.checksum));
 }
 
 // A mapped segment and the arithmetic on it.
@@ -247,7 +259,8 @@ struct OpenFile {
 inline OpenFile open_file(const DirectoryHandle& dir, const std::string& name) {
   const int fd = ::openat(dir.fd, name.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   const std::string path = dir.path + "/" + name;
-  if (fd < 0) throw system_fault(errno == EISDIR ? EEXIST : errno, "cannot open the segment", path);
+  if (fd < 0 && (errno == EISDIR || errno == ENXIO)) throw not_a("regular file", path);  // a directory, a socket
+  if (fd < 0) throw system_fault(errno, "cannot open the segment", path);
   OpenFile o;
   o.file = std::make_unique<Descriptor>(fd);
   if (::fstat(fd, &o.status) != 0) throw system_fault(errno, "cannot inspect", path);
@@ -261,10 +274,16 @@ inline std::shared_ptr<MemoryMap> map_checked(const OpenFile& o, const std::stri
   if (size < sizeof(Header))
     throw Fault(Code::incompatible, path + " is too short for a DataBlock segment (" + str(size) + " bytes)")
         .with("path", path).with("field", std::string("size"));
+  // Looked at before anything is mapped: to populate the map of a sparse file means to allocate all of it.
+  alignas(Header) std::uint8_t first[sizeof(Header)];
+  if (::pread(o.file->get(), first, sizeof first, 0) != static_cast<ssize_t>(sizeof first))
+    throw system_fault(errno, "cannot read the header of", path);
+  const auto& early = *reinterpret_cast<const Header*>(first);
+  check_header(early, early.geometry.magic.load(std::memory_order_relaxed), size, path);
   auto map = std::make_shared<MemoryMap>(o.file->get(), size, protection, extra);
   const auto& h = *reinterpret_cast<Header*>(map->base());
   // acquire: pairs with the release store of magic by the creator, which comes after all of the geometry
-  check_geometry(h.geometry, h.geometry.magic.load(std::memory_order_acquire), size, path);
+  check_header(h, h.geometry.magic.load(std::memory_order_acquire), size, path);
   return map;
 }
 

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <climits>
 
+#include "failpoint.hpp"
 #include "layout.hpp"
 
 namespace labhub {
@@ -53,7 +54,9 @@ inline void futex_wake(std::atomic<std::uint32_t>& word) {
 // it pairs with the waiter's compare-and-swap of the same word, so that either the waiter's set bit is seen here, or the
 // waiter, coming later in the word's order, sees what was stored before.
 inline void wake_readers(Header& h, std::uint64_t commit) {
-  if (h.data.word.exchange(data_word(commit), std::memory_order_acq_rel) & 1) futex_wake(h.data.word);
+  const std::uint32_t before = h.data.word.exchange(data_word(commit), std::memory_order_acq_rel);
+  LABHUB_FAILPOINT(commit_word_exchanged);
+  if (before & 1) futex_wake(h.data.word);
 }
 
 inline void wake_producer(Header& h) {
@@ -68,7 +71,10 @@ inline void notify_producer(Header& h, std::uint64_t cursor, bool always = false
   if (h.space.producer_waiting.load(std::memory_order_relaxed) == 0) return;
   if (!always && cursor < h.space.wake_at.load(std::memory_order_relaxed)) return;
   // exchange: of many consumers only one makes the system call
-  if (h.space.producer_waiting.exchange(0, std::memory_order_acq_rel)) wake_producer(h);
+  if (h.space.producer_waiting.exchange(0, std::memory_order_acq_rel)) {
+    LABHUB_FAILPOINT(notify_exchanged);
+    wake_producer(h);
+  }
 }
 
 }  // namespace labhub

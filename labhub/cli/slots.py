@@ -1,0 +1,122 @@
+"""Slots as lines: for people with their arrays in short, for scripts as JSON values."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labhub.cli.units import instant
+from labhub.errors import InvalidArgument
+from labhub.schema import VALUE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from labhub.datablock.batch import Batch
+    from labhub.schema import Schema
+
+MOST_ELEMENTS = 16
+"""An array with more elements is shown by its shape, least, mean and greatest value."""
+
+
+def chosen_fields(schema: Schema, wanted: str) -> tuple[str, ...]:
+    """Return the fields named in ``a,b``; all if that is empty.
+
+    Raises
+    ------
+    InvalidArgument
+        The schema has no such field; the message names the closest ones.
+    """
+    known = [name for name, _ in columns(np.empty(0, schema.dtype))]
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            raise InvalidArgument(f"a slot has no field {name!r}; {hint}")
+    return tuple(names or known)
+
+
+def columns(data: NDArray[Any], path: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield the plain columns of a (possibly nested) structured array, each with its dotted name."""
+    if data.dtype.names is None:
+        yield path or VALUE, data
+        return
+    for name in data.dtype.names:
+        yield from columns(data[name], f"{path}.{name}" if path else name)
+
+
+def records(batch: Batch, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield one record for each slot, of plain JSON values (but for numbers that are not finite)."""
+    data = dict(columns(batch.data))
+    for k in range(len(batch)):
+        record = {
+            "time": instant(int(batch.timestamp_ns[k])),
+            "timestamp_ns": int(batch.timestamp_ns[k]),
+            "seq": int(batch.seq[k]),
+            "epoch": int(batch.headers["epoch"][k]),
+            "values": {name: value_of(np.asarray(data[name][k])) for name in fields},
+        }
+        if batch.nbytes[k] != batch.schema.slot_nbytes:
+            record["nbytes"] = int(batch.nbytes[k])
+        yield record
+
+
+def value_of(array: NDArray[Any]) -> Any:
+    """Return an array as a JSON value: itself, or what there is to say in short about a large one."""
+    if array.size <= MOST_ELEMENTS:
+        return _plain(array.tolist() if array.dtype.kind not in "Mm" else array.astype(str).tolist())
+    summary: dict[str, Any] = {"shape": list(array.shape), "dtype": str(array.dtype)}
+    if array.dtype.kind in "biuf":
+        valid = array[~np.isnan(array)] if array.dtype.kind == "f" else array
+        names = ("min", "mean", "max")
+        if valid.size:
+            with np.errstate(all="ignore"):  # a mean may overflow; it is shown as what it is then
+                found = (valid.min(), valid.mean(dtype=np.float64), valid.max())
+            summary |= dict(zip(names, (float(f) if f.dtype.kind == "f" else int(f) for f in found), strict=True))
+        else:
+            summary |= dict.fromkeys(names)
+    return summary
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case list():
+            return [_plain(inner) for inner in value]
+        case bytes():
+            return value.decode("utf-8", "backslashreplace")
+        case complex():
+            return [value.real, value.imag]
+        case tuple():
+            return [_plain(inner) for inner in value]
+    return value
+
+
+def line_of(record: dict[str, Any], units: dict[str, str], slot_nbytes: int) -> str:
+    """Return one record as a line of text."""
+    values = []
+    for name, value in record["values"].items():
+        unit = units.get(name.split(".")[0])
+        values.append(f"{name} {_text(value)}" + (f" {unit}" if unit else ""))
+    if "nbytes" in record:
+        values.append(f"({record['nbytes']} of {slot_nbytes} bytes)")
+    return f"{record['time']}  {record['seq']}  {'  '.join(values)}"
+
+
+def _text(value: Any) -> str:
+    match value:
+        case {"shape": shape, "dtype": dtype, **rest}:
+            facts = "".join(f" {name} {_text(number)}" for name, number in rest.items())
+            return f"{dtype}[{', '.join(map(str, shape))}]{facts}"
+        case list():
+            return "[" + " ".join(map(_text, value)) + "]"
+        case float():
+            return f"{value:.6g}"
+        case None:
+            return "nan"
+        case str():
+            return repr(value)
+    return str(value)

@@ -1,0 +1,100 @@
+"""A sample of all channels as a table that fits 80 columns."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from labhub.cli.units import age, short
+
+if TYPE_CHECKING:
+    from labhub.cli.sampling import ChannelSample, Sample
+
+STYLE_OF = {"alive": "", "stalled": "yellow", "dead": "red", "unknown": "dim"}
+
+
+def table(sample: Sample, rows: int | None = None) -> RenderableType:
+    """Return the channels, and below them their readers; at most so many `rows` of both together."""
+    channels = sample.channels
+    readers = [(channel, reader) for channel in channels for reader in channel.readers]
+    n_channels = len(channels) if rows is None else min(rows, len(channels))
+    n_readers = len(readers) if rows is None else min(rows - n_channels, len(readers))
+    parts: list[RenderableType] = [_title(sample), _channels(channels[:n_channels])]
+    if n_readers:
+        parts.append(_readers(readers[:n_readers]))
+    hidden = [f"{len(channels) - n_channels} channels"] if len(channels) > n_channels else []
+    hidden += [f"{len(readers) - n_readers} readers"] if len(readers) > n_readers else []
+    if hidden:
+        parts.append(Text(f"... and {' and '.join(hidden)} more than fit here", style="dim"))
+    return Group(*parts)
+
+
+def fitted(sample: Sample, console: Console) -> RenderableType:
+    """Return as much of the table as fits the screen; a long name takes more than one line."""
+    rows = console.height
+    while True:
+        shown = table(sample, rows)
+        excess = len(console.render_lines(shown, pad=False)) - console.height
+        if excess <= 0 or rows <= 1:
+            return shown
+        rows = max(1, rows - max(1, excess // 2))
+
+
+def _title(sample: Sample) -> Text:
+    moment = datetime.fromtimestamp(sample.timestamp_ns / 1e9, UTC)
+    over = "" if sample.interval_s is None else f", over {sample.interval_s:.2g} s"
+    text = Text(f"broker {sample.broker}, {len(sample.channels)} channels, {moment:%H:%M:%S} UTC{over}")
+    if sample.broker_error:
+        text.append(f"\nthe broker does not answer, these are its last channels: {sample.broker_error}", style="red")
+    return text
+
+
+def _channels(channels: list[ChannelSample]) -> Table:
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    shown.add_column("channel", style="cyan", overflow="fold", min_width=7)
+    for heading in ("slots/s", "MB/s", "head", "age", "fill", "evict", "t/out"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    shown.add_column("producer", no_wrap=True)
+    for channel in channels:
+        cells = [
+            _number(channel.slots_per_s),
+            "-" if channel.bytes_per_s is None else f"{channel.bytes_per_s / 1e6:.1f}",
+            _number(channel.head),
+            "-" if channel.age_s is None else age(channel.age_s),
+            "-" if channel.fill is None else f"{channel.fill:.0%}",
+            _number(channel.evictions),
+            _number(channel.timeouts),
+        ]
+        state = channel.liveness if channel.where == "here" else channel.where
+        producer = Text(f"{channel.pid} {state}", style=STYLE_OF.get(state, "yellow"))
+        if channel.where == "remote":
+            producer = Text(f"{state} {channel.hostname}", style="dim")
+        shown.add_row(channel.name, *cells, producer)
+    return shown
+
+
+def _readers(readers: list[tuple[ChannelSample, dict[str, object]]]) -> Table:
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    shown.add_column("\nread", style="cyan", overflow="fold", min_width=7)
+    shown.add_column("\nby", justify="right", no_wrap=True)
+    shown.add_column("\nas", no_wrap=True)
+    for heading in ("lag", "received", "lost"):
+        shown.add_column("\n" + heading, justify="right", no_wrap=True)
+    for channel, reader in readers:
+        kind = Text(str(reader["kind"]))
+        if reader["evicted"]:
+            kind.append(" evicted", style="red")
+        elif not reader["alive"]:
+            kind.append(" dead", style="red")
+        counts = [str(reader[key]) for key in ("lag", "received", "lost")]
+        shown.add_row(channel.name, str(reader["pid"]), kind, *counts)
+    return shown
+
+
+def _number(number: float | None) -> str:
+    return "-" if number is None else short(number)

@@ -1,0 +1,94 @@
+"""Who lives on after a death: readers that keep the books, and a producer whose every slot can be checked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from labhub import ConsumerSyncPolicy, DataBlockPolicy, Schema, _native
+from labhub.datablock.consumer import DataBlockConsumer, Mode, open_consumer
+from labhub.datablock.location import segment_directory
+from labhub.datablock.producer import DataBlockProducer
+from labhub.errors import Evicted
+from tests.crash.children import is_whole, payload
+
+CAPACITY = 8  # as in driver.cpp
+WORDS = 8
+FRAME = Schema.infer(dtype="u8", shape=(WORDS,))
+BOUND = 5.0  # s; the dead may hold nobody up for longer
+
+
+@contextmanager
+def producing(evict_after: float | None = None) -> Iterator[DataBlockProducer]:
+    """Open a producer of the released build on what the driver left; like the driver's, it declares no schema."""
+    native = _native.Producer(
+        segment_directory(), "x", capacity=CAPACITY, slot_nbytes=FRAME.slot_nbytes, schema_hash=bytes(32)
+    )
+    with DataBlockProducer(
+        native,
+        "x",
+        FRAME,
+        segment_directory(),
+        policy=DataBlockPolicy.RING_BUFFER,
+        sync_policy=ConsumerSyncPolicy.SEQUENTIAL_SYNC,
+        timeout=BOUND,
+        evict_after=evict_after,
+    ) as producer:
+        yield producer
+
+
+def write(producer: DataBlockProducer, n: int) -> None:
+    """Write `n` slots; each takes less than `BOUND`, or raises."""
+    for _ in range(n):
+        producer.write(payload(producer.next_seq, WORDS))
+
+
+class Reader:
+    """Reads everything in a thread of its own, checks each slot, and keeps the books."""
+
+    def __init__(self, mode: Mode) -> None:
+        self.consumer: DataBlockConsumer = open_consumer("x", FRAME, mode=mode, start="oldest")
+        self.began = self.expected = self.consumer.cursor
+        self.received = self.evictions = 0
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    def start(self) -> Reader:
+        self._thread.start()
+        return self
+
+    def _run(self) -> None:
+        try:
+            while not self._read_to_the_end():
+                pass
+        except BaseException as error:  # noqa: BLE001  # reported by finish
+            self.error = error
+
+    def _read_to_the_end(self) -> bool:
+        try:
+            for batch in self.consumer.batches(timeout=2 * BOUND):
+                assert batch.seq[0] == self.expected + batch.lost, (batch.seq[0], self.expected, batch.lost)
+                assert np.all(np.diff(batch.seq.astype(np.int64)) == 1)
+                for seq, slot in zip(batch.seq, batch.data, strict=True):
+                    assert is_whole(slot, int(seq)), f"slot {seq} is torn"
+                self.received += len(batch)
+                self.expected = int(batch.seq[-1]) + 1
+        except Evicted as evicted:
+            self.evictions += 1
+            self.expected += evicted.lost
+            return False
+        return True
+
+    def finish(self) -> None:
+        """Wait for the end of the stream, and balance the books."""
+        if not self._thread.is_alive() and self._thread.ident is None:
+            self._thread.start()
+        self._thread.join(3 * BOUND)
+        assert not self._thread.is_alive(), "a reader hangs"
+        if self.error is not None:
+            raise self.error
+        assert self.received + self.consumer.lost == self.consumer.head - self.began
+        self.consumer.close()
