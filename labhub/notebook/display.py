@@ -5,11 +5,14 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from labhub.hub import ChannelInfo
 from labhub.notebook.rates import Rate
 from labhub.tables import age, html_facts, html_table, text_facts, text_table
+
+if TYPE_CHECKING:
+    from labhub.doctor import Finding
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,7 +105,7 @@ class ChannelTable(list[ChannelInfo]):
         return html_table(self.HEAD, self._rows()) if self else "no channels"
 
 
-class Findings(list[Any]):
+class Findings(list["Finding"]):
     """What `%hub_doctor` found: a list that shows what is not in order, and counts the rest."""
 
     HEAD = ("", "check", "about", "found", "what to do")
@@ -111,8 +114,7 @@ class Findings(list[Any]):
         return [(f.severity, f.check, f.subject, f.what, f.fix) for f in self if f.severity != "ok"]
 
     def _summary(self) -> str:
-        good = sum(f.severity == "ok" for f in self)
-        return f"{good} of {len(self)} checks found everything in order"
+        return f"{sum(f.severity == 'ok' for f in self)} of {len(self)} findings: in order"
 
     def __repr__(self) -> str:
         rows = self._rows()

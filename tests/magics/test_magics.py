@@ -14,8 +14,10 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 import labhub
+import labhub.doctor
 import labhub.hub
 from labhub import runtime
+from labhub.doctor import Finding
 from labhub.errors import LabHubError
 from labhub.hub import ChannelInfo, Hub, named_broker, stop_broker
 from labhub.notebook.complete import MAGICS
@@ -247,21 +249,18 @@ def test_unloading_stops_the_widgets(shell: InteractiveShell, monkeypatch: pytes
     shell.run_line_magic("load_ext", "labhub")
 
 
-def test_the_doctor_shows_what_is_not_in_order(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def finding(severity: str, what: str) -> SimpleNamespace:
-        return SimpleNamespace(severity=severity, check="keys", subject="/a/key", what=what, fix="chmod 600 /a/key")
-
-    doctor = SimpleNamespace(examine=lambda: [finding("ok", "private"), finding("problem", "others can read it")])
-    monkeypatch.setitem(sys.modules, "labhub.doctor", doctor)
+@pytest.mark.usefixtures("broker")
+def test_the_doctor_shows_what_is_not_in_order(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     found = run("%hub_doctor")
-    assert "others can read it" in repr(found)
-    assert "private" not in repr(found)
-    assert "1 of 2 checks found everything in order" in found._repr_html_()
-    monkeypatch.setitem(sys.modules, "labhub.doctor", None)  # as if it were not installed
-    assert run("%hub_doctor") is None
-    assert "this labhub has no doctor" in capsys.readouterr().err
+    assert {f.check for f in found} >= {"segments"}
+    assert f"of {len(found)} findings: in order" in repr(found)
+    bad = Finding("keys", "problem", "/a/key", "others can <read> it", "chmod 600 /a/key")
+    monkeypatch.setattr(labhub.doctor, "examine", lambda: [Finding("keys", "ok", "/b/key", "private"), bad])
+    found = run("%hub_doctor")
+    assert "others can <read> it" in repr(found)
+    assert "/b/key" not in repr(found)
+    assert "others can &lt;read&gt; it" in found._repr_html_()
+    assert "1 of 2 findings: in order" in found._repr_html_()
 
 
 @pytest.mark.usefixtures("broker")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 
-from IPython.core.error import UsageError
 from IPython.core.magic import line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
@@ -82,12 +80,10 @@ class BrokerMagics(SessionMagics):
         --------
         ``%hub_doctor``
         """
+        from labhub.doctor import examine
+
         parse_argstring(self.hub_doctor, line)
-        try:
-            doctor = importlib.import_module("labhub.doctor")
-        except ImportError:
-            raise UsageError("%hub_doctor: this labhub has no doctor") from None
-        return Findings(doctor.examine())
+        return Findings(examine())
 
     def _status(self, found: ConnectionFile) -> BrokerStatus:
         names = tuple(channel.name for channel in self.session.hub(found.name).channels())
