@@ -128,15 +128,6 @@ class Batch:
         rest = tuple(d for d in dims if d != TIME)
         return joined, time.astype("datetime64[ns]"), np.repeat(self.seq, n_samples)[keep], (TIME, *rest)
 
-    def to_pandas(self) -> pd.DataFrame:
-        """Return `to_xarray` as a data frame, indexed by time (and by the other dims, if there are any).
-
-        Returns
-        -------
-        pandas.DataFrame
-        """
-        return self.to_xarray().to_dataframe()
-
     def to_arrow(self) -> pa.Table:
         """Return the fields as an Arrow table, one row for each slot, or for each sample of blocks of samples.
 
@@ -156,6 +147,15 @@ class Batch:
         from labhub.datablock.arrow import table_of
 
         return table_of(self)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return `to_xarray` as a data frame, indexed by time (and by the other dims, if there are any).
+
+        Returns
+        -------
+        pandas.DataFrame
+        """
+        return self.to_xarray().to_dataframe()
 
     def split(self, n: int) -> tuple[Batch, Batch]:
         """Return the first `n` slots and the rest; the loss belongs to the first."""

@@ -194,10 +194,10 @@ class Channel:
         """
         return self.snapshot(last=last, seconds=seconds).to_xarray()
 
+    def __repr__(self) -> str:
+        return f"Channel({self.name!r})"
+
     def _repr_html_(self) -> str:
         from labhub.hub.rich import channel_html
 
         return channel_html(self._hub, self.name)
-
-    def __repr__(self) -> str:
-        return f"Channel({self.name!r})"
