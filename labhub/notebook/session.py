@@ -23,6 +23,7 @@ class Session:
         self._hubs: dict[str, Hub] = {}
         self._brokers: dict[str, contextlib.ExitStack] = {}
         self._producers: BackgroundProducers | None = None
+        self._pid = os.getpid()
 
     @property
     def producers(self) -> BackgroundProducers:
@@ -110,6 +111,8 @@ class Session:
 
     def close(self) -> None:
         """End the background producers, the hubs that nobody writes or reads through, and this kernel's brokers."""
+        if os.getpid() != self._pid:
+            return  # a forked child: all of it is its parent's
         with contextlib.ExitStack() as stack:
             for broker in self._brokers.values():
                 stack.callback(broker.close)

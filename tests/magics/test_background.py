@@ -14,7 +14,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 import labhub
-from labhub import runtime
+from labhub import ipython_ext, runtime
 from labhub.notebook import background
 from labhub.notebook.background import BackgroundProducer, BackgroundProducers
 
@@ -167,6 +167,21 @@ def test_unloading_ends_it(shell: InteractiveShell, run: Run) -> None:
         assert handle.state == "stopped"
         assert hub.channels() == []
     shell.run_line_magic("load_ext", "labhub")
+
+
+def test_a_forked_child_ends_nothing_of_its_parents(run: Run, wait_until: Wait) -> None:
+    handle = run("%%hub_producer x\nimport time\nprint('on')\ntime.sleep(1000)")
+    wait_until(lambda: handle.log() == "on", 20)
+    child = os.fork()
+    if child == 0:
+        try:
+            ipython_ext._close_all()  # as the end of its interpreter would
+        finally:
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert handle.log() == "on"
+    assert handle.state == "running"
+    assert psutil.pid_exists(handle.pid)
 
 
 def test_a_log_stays_small(producers: BackgroundProducers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,50 @@ def test_an_interrupted_read_leaves_no_reader(notebook: Notebook, hub: Hub, wait
         assert p.stats()["evictions"] == 0
 
 
+CYCLE = '''
+import gc, os, threading, psutil
+me = psutil.Process()
+CELL = """
+import labhub, time
+with labhub.connect().producer("x", like=1.5) as p:
+    while True:
+        p.write(2.5)
+        time.sleep(0.01)
+"""
+
+def cycle():
+    shell = get_ipython()
+    shell.run_line_magic("load_ext", "labhub")
+    shell.run_line_magic("hub_broker", "start --here --endpoint tcp://127.0.0.1:0")
+    hub = shell.run_line_magic("hub_connect", "")
+    shell.run_cell_magic("hub_producer", "x", CELL)
+    hub.wait_for("x", 20)
+    with hub.consumer("x", mode="lossless") as c:
+        kept.append(next(c.batches(min_slots=2, timeout=5)))
+    for name in ("hub_discover", "hub_producers"):
+        repr(shell.run_line_magic(name, ""))
+    for name in ("hub_info", "hub_tail"):
+        repr(shell.run_line_magic(name, "x"))
+    shell.run_line_magic("unload_ext", "labhub")
+    gc.collect()
+    return me.num_fds(), sorted(t.name for t in threading.enumerate()), [p.name() for p in me.children(recursive=True)]
+
+kept = []
+get_ipython().run_line_magic("unload_ext", "labhub")
+cycle()
+first, last = cycle(), [cycle() for _ in range(2)][-1]
+print(first == last, first[2], *[n for n in first[1] if "labhub" in n])
+print(first, last)
+'''
+
+
+def test_loading_using_and_unloading_again_and_again_leaks_nothing(notebook: Notebook) -> None:
+    answer, details = notebook.run(CYCLE, timeout=120).splitlines()
+    assert answer == "True []", details
+    assert list(runtime.runtime_directory().iterdir()) == []
+    assert segments() == []
+
+
 def test_completion_in_a_kernel(notebook: Notebook, hub: Hub) -> None:
     with hub.producer("pump.pressure", like={"bar": 1.0, "pascal": 2.0}):
         notebook.run("%hub_discover")
