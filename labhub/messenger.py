@@ -376,8 +376,7 @@ class _Worker:
         finally:
             self._dealer.close()
             self._state.fail_all(BrokerUnreachable("this Messenger was disconnected"))
-            with self._gate:  # whoever stops this thread is about to wake it
-                os.close(self._wake)
+            os.close(self._wake)
 
     def _step(self, now: float) -> None:
         with contextlib.suppress(BlockingIOError):  # woken by a message, or by the clock
