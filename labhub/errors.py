@@ -40,6 +40,18 @@ class InvalidName(InvalidArgument):
     name: str
 
 
+class MissingDependency(LabHubError, ImportError):
+    """A package that only some of labhub needs is not installed; the message has the line that installs it.
+
+    Attributes
+    ----------
+    package : str
+        The package.
+    """
+
+    package: str
+
+
 class SchemaMismatch(LabHubError, ValueError):
     """Two schemas, or a value and a schema, do not describe the same bytes.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
 from labhub.errors import InvalidName
 
@@ -24,3 +26,11 @@ def check_name(name: object, what: str = "channel") -> str:
             name=name,
         )
     return name
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint for somebody who mistyped: the closest of the known names, or all of them; empty if none is."""
+    names = list(known)
+    if close := difflib.get_close_matches(name, names, n=3):
+        return f"did you mean {' or '.join(close)}?"
+    return f"there are {', '.join(names[:8])}{' ...' if names[8:] else ''}" if names else ""

@@ -16,6 +16,7 @@ import blake3
 import numpy as np
 
 from labhub.errors import InvalidArgument, SchemaMismatch
+from labhub.tables import html_facts
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -222,6 +223,23 @@ class Schema:
 
     def __hash__(self) -> int:
         return hash(self.to_json())
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return names and values, for people: the slot, its dims and rate, each field with its unit, the notes."""
+        kind = "record" if self.dtype.names else str(self.dtype)
+        facts = [("slot", kind + (str(list(self.shape)) if self.shape else ""))]
+        if self.dims:
+            facts.append(("dims", ", ".join(self.dims)))
+        if self.sample_rate:
+            facts.append(("sample rate", f"{self.sample_rate:g} per second"))
+        if self.dtype.names is None:
+            facts += [("units", unit) for unit in self.units.values()]
+        else:
+            facts += [(f"field {f}", f"{self.dtype[f]} {self.units.get(f, '')}".strip()) for f in self.dtype.names]
+        return facts + [(name, str(value)) for name, value in self.attrs.items()]
+
+    def _repr_html_(self) -> str:
+        return html_facts("schema", self.facts())
 
     def __repr__(self) -> str:
         parts = [str(self.dtype) if self.dtype.names is None else f"{list(self.dtype.names)}"]

@@ -9,9 +9,11 @@ import numpy as np
 
 from labhub.datablock import checksums
 from labhub.schema import TIME, VALUE, Schema
+from labhub.tables import html_facts, size
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
     import xarray as xr
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
@@ -150,6 +152,26 @@ class Batch:
         data, time, _, _ = self._joined(schema.dims)
         return data, time.astype(np.int64)
 
+    def to_arrow(self) -> pa.Table:
+        """Return the fields as an Arrow table, one row for each slot, or for each sample of blocks of samples.
+
+        Returns
+        -------
+        pyarrow.Table
+            With the columns ``time`` (UTC, in ns), ``seq`` and the fields; further axes are lists of fixed size. The
+            metadata of a field have its ``units``, those of the table the ``channel``.
+
+        Raises
+        ------
+        MissingDependency
+            If pyarrow is not installed.
+        InvalidArgument
+            If Arrow has no type for a field, for example for complex numbers.
+        """
+        from labhub.datablock.arrow import table_of
+
+        return table_of(self)
+
     def to_pandas(self) -> pd.DataFrame:
         """Return `to_xarray` as a data frame, indexed by time (and by the other dims, if there are any).
 
@@ -220,6 +242,17 @@ class Batch:
         """Return the first `n` slots and the rest; the loss belongs to the first."""
         head = Batch(self.channel, self.schema, self.data[:n], self.headers[:n], self.lost)
         return head, Batch(self.channel, self.schema, self.data[n:], self.headers[n:])
+
+    def _repr_html_(self) -> str:
+        if not len(self):
+            return html_facts(f"batch of {self.channel}: empty", [("lost", str(self.lost))])
+        facts = [
+            ("slots", f"{len(self)}, seq {self.seq[0]} to {self.seq[-1]}"),
+            ("time", f"{self.time[0]} to {self.time[-1]}"),
+            ("lost before", str(self.lost)),
+            ("memory", size(self.data.nbytes)),
+        ]
+        return html_facts(f"batch of {self.channel}", [*facts, *self.schema.facts()])
 
     def __repr__(self) -> str:
         if not len(self):

@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from threading import Event
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, get_args
 
 from labhub.datablock.batch import Batch
 from labhub.datablock.config import checked_count, nanoseconds
-from labhub.errors import InvalidArgument, StreamError, TimeoutExpired
+from labhub.datablock.gaps import GapFiller, Gaps
+from labhub.datablock.quota import Quota
+from labhub.errors import ClosedError, InvalidArgument, StreamError, TimeoutExpired
 from labhub.schema import Schema
 
 if TYPE_CHECKING:
@@ -39,7 +41,12 @@ class BatchSource(Protocol):
 
 
 def batches_of(
-    source: BatchSource, max_slots: int | None, min_slots: int, timeout: float | None, until_gone: bool
+    source: BatchSource,
+    max_slots: int | None,
+    min_slots: int,
+    timeout: float | None,
+    until_gone: bool,
+    quota: Quota | None = None,
 ) -> Batches:
     """Check what `batches` was asked for, and make the iterator.
 
@@ -54,28 +61,54 @@ def batches_of(
     if max_slots is not None and least > most:
         raise InvalidArgument(f"min_slots={least} is more than max_slots={most}")
     nanoseconds(timeout)  # refuse a bad one now, not while iterating
-    return Batches(source, max(most, least), least, timeout, until_gone)
+    return Batches(source, max(most, least), least, timeout, until_gone, quota or Quota())
 
 
 class Batches(Iterator[Batch], AsyncIterator[Batch]):
     """Iterator of `Batch`, made by `DataBlockConsumer.batches`. It ends with the stream."""
 
     def __init__(
-        self, source: BatchSource, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool
+        self,
+        source: BatchSource,
+        max_slots: int,
+        min_slots: int,
+        timeout: float | None,
+        until_gone: bool,
+        quota: Quota,
     ) -> None:
         self._source = source
         self._max_slots = max_slots
         self._min_slots = min_slots
         self._timeout = timeout
         self._until_gone = until_gone
+        self._quota = quota
 
     def __iter__(self) -> Batches:
         return self
 
     def __next__(self) -> Batch:
-        batch = self._source.next_batch(self._max_slots, self._min_slots, self._timeout, self._until_gone)
+        batch = self._noted(self._read(self._timeout))
         if batch is None:
             raise StopIteration
+        return batch
+
+    def _read(self, timeout: float | None) -> Batch | None:
+        """Wait for one batch; None at the end of the stream, or of the quota."""
+        if self._quota.spent:
+            return None
+        most, least = self._quota.limit(self._max_slots), self._quota.limit(self._min_slots)
+        try:
+            return self._source.next_batch(most, least, timeout, self._until_gone)
+        except (KeyboardInterrupt, ClosedError):
+            self._quota.close()
+            raise
+
+    def _noted(self, batch: Batch | None) -> Batch | None:
+        """Count a batch that is about to be handed out."""
+        if batch is None:
+            self._quota.close()
+        else:
+            self._quota.note(batch)
         return batch
 
     def __aiter__(self) -> Batches:
@@ -86,7 +119,7 @@ class Batches(Iterator[Batch], AsyncIterator[Batch]):
         stop = Event()
         waiting = asyncio.get_running_loop().run_in_executor(None, self._wait, stop)
         try:
-            batch = await asyncio.shield(waiting)
+            batch = self._noted(await asyncio.shield(waiting))
         except asyncio.CancelledError:
             stop.set()
             late = await _outcome(waiting)
@@ -103,7 +136,7 @@ class Batches(Iterator[Batch], AsyncIterator[Batch]):
         while True:
             left = ASYNC_SLICE if deadline is None else min(ASYNC_SLICE, max(0.0, deadline - time.monotonic()))
             try:
-                return self._source.next_batch(self._max_slots, self._min_slots, left, self._until_gone)
+                return self._read(left)
             except TimeoutExpired:
                 if stop.is_set():
                     return None
@@ -124,17 +157,20 @@ async def _outcome(waiting: asyncio.Future[Batch | None]) -> Batch | StreamError
 class Datasets(Iterator["xr.Dataset"], AsyncIterator["xr.Dataset"]):
     """Iterator of `xarray.Dataset`, made by `DataBlockConsumer.datasets`. It ends with the stream."""
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: Batches, gaps: Gaps = "leave") -> None:
+        if gaps not in get_args(Gaps):
+            raise InvalidArgument(f"gaps is 'leave' or 'nan', not {gaps!r}")
         self._batches = batches
+        self._convert = GapFiller().fill if gaps == "nan" else Batch.to_xarray
 
     def __iter__(self) -> Datasets:
         return self
 
     def __next__(self) -> xr.Dataset:
-        return next(self._batches).to_xarray()
+        return self._convert(next(self._batches))
 
     def __aiter__(self) -> Datasets:
         return self
 
     async def __anext__(self) -> xr.Dataset:
-        return (await anext(self._batches)).to_xarray()
+        return self._convert(await anext(self._batches))

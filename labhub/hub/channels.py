@@ -211,3 +211,8 @@ class Channel:
 
     def __repr__(self) -> str:
         return f"Channel({self.name!r})"
+
+    def _repr_html_(self) -> str:
+        from labhub.hub.rich import channel_html
+
+        return channel_html(self._hub, self.name)

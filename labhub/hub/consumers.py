@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from labhub.datablock.batch import Batch
 from labhub.datablock.consumer import DataBlockConsumer, Mode, Start
+from labhub.datablock.gaps import Gaps
 from labhub.datablock.iteration import Batches, Datasets, batches_of
+from labhub.datablock.quota import Quota
 from labhub.datablock.reading import ReadSlot
 from labhub.errors import ClosedError, ConcurrentUseError, StreamError, TimeoutExpired
 from labhub.hub.lease import Lease
@@ -63,6 +65,8 @@ class Consumer:
         timeout: float | None = None,
         *,
         until_gone: bool = False,
+        total: int | None = None,
+        progress: bool = False,
     ) -> Batches:
         """Iterate over the unread slots, many at a time; with ``for`` or ``async for``.
 
@@ -77,6 +81,10 @@ class Consumer:
         until_gone : bool
             Raise `ProducerGone` as soon as the producer has died and everything is read, instead of waiting for another
             producer to take over.
+        total : int, optional
+            End after so many slots.
+        progress : bool
+            Show a progress bar, with the number of lost slots; it closes with the iteration, interrupted or not.
 
         Returns
         -------
@@ -99,7 +107,8 @@ class Consumer:
             The reader was closed.
         """
         self._check_open()
-        return batches_of(self, max_slots, min_slots, timeout, until_gone)
+        quota = Quota(total, progress, self.channel)
+        return batches_of(self, max_slots, min_slots, timeout, until_gone, quota)
 
     def datasets(
         self,
@@ -108,15 +117,31 @@ class Consumer:
         timeout: float | None = None,
         *,
         until_gone: bool = False,
+        total: int | None = None,
+        progress: bool = False,
+        gaps: Gaps = "leave",
     ) -> Datasets:
-        """Iterate over the unread slots as `xarray.Dataset`; the parameters and errors are those of `batches`.
+        """Iterate over the unread slots as `xarray.Dataset`; the other parameters and errors are those of `batches`.
+
+        Parameters
+        ----------
+        gaps : {"leave", "nan"}
+            What to do about slots that are missing between two datasets: ``"nan"`` puts them into the second one, as
+            NaN at evenly spaced times, so that `xarray.concat` of all has a regular time axis; integer fields become
+            floats. `GapFiller` has the details.
 
         Returns
         -------
         Datasets
             An iterator of `xarray.Dataset`; `Batch.to_xarray` says what is in one.
+
+        Raises
+        ------
+        InvalidArgument
+            If `gaps` is something else.
         """
-        return Datasets(self.batches(max_slots, min_slots, timeout, until_gone=until_gone))
+        batches = self.batches(max_slots, min_slots, timeout, until_gone=until_gone, total=total, progress=progress)
+        return Datasets(batches, gaps)
 
     def __iter__(self) -> Batches:
         return self.batches()
@@ -371,6 +396,11 @@ class Consumer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _repr_html_(self) -> str:
+        from labhub.hub.rich import consumer_html
+
+        return consumer_html(self)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"cursor={self.cursor}, lag={self.lag}, lost={self.lost}"

@@ -6,6 +6,17 @@ import os
 
 import psutil
 
+KERNEL = "ipykernel"
+"""What the command line of a Jupyter kernel contains."""
+
+
+def is_kernel(pid: int) -> bool:
+    """Whether a process is this one, or a Jupyter kernel: something that a user would not want to be ended."""
+    try:
+        return pid == os.getpid() or any(KERNEL in word for word in psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
+
 
 def describe_process(pid: int) -> str:
     """Describe a process: its pid, and its notebook or command where they can be seen.
@@ -33,6 +44,6 @@ def describe_process(pid: int) -> str:
         return f"pid {pid}"
     if notebook:
         return f"pid {pid} (the notebook {os.path.basename(notebook)})"
-    if any("ipykernel" in word for word in command):
+    if any(KERNEL in word for word in command):
         return f"pid {pid} (a Jupyter kernel)"
     return f"pid {pid} ({' '.join(command)[:60]})" if command else f"pid {pid}"

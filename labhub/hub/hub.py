@@ -433,13 +433,23 @@ class Hub:
     ) -> None:
         self.close()
 
+    def _repr_html_(self) -> str:
+        from labhub.hub.rich import hub_html
+
+        return hub_html(self)
+
     def __repr__(self) -> str:
         return f"Hub({self.name!r}, {'closed' if self._closed else self.status})"
 
 
+def open_hubs() -> list[Hub]:
+    """Return the open hubs of this process."""
+    return [hub for hub in list(_open.values()) if hub.usable]
+
+
 @atexit.register
 def _close_all() -> None:
-    for hub in list(_open.values()):
+    for hub in open_hubs():
         hub.close()
 
 

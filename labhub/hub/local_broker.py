@@ -15,6 +15,7 @@ from pathlib import Path
 from labhub import runtime
 from labhub.broker import DEFAULT_ENDPOINT, BrokerConfig, BrokerService
 from labhub.errors import BrokerUnreachable, LabHubError, TimeoutExpired
+from labhub.hub.holder import describe_process, is_kernel
 from labhub.names import check_name
 from labhub.runtime import ConnectionFile
 from labhub.transport.curve import data_directory
@@ -180,8 +181,14 @@ def stop_broker(name: str = "default", timeout: float = 15.0) -> ConnectionFile:
         None runs.
     TimeoutExpired
         It did not end in time.
+    LabHubError
+        It runs inside a notebook's kernel or this very process, which a signal would end with it.
     """
     running = running_broker(name)
+    if is_kernel(running.pid):
+        raise LabHubError(
+            f"the broker {name!r} runs inside {describe_process(running.pid)}; stop it there, with %hub_broker stop"
+        )
     os.kill(running.pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout
     while running.alive and runtime.find(name) == running:

@@ -291,6 +291,11 @@ class Producer:
     ) -> None:
         self.close()
 
+    def _repr_html_(self) -> str:
+        from labhub.hub.rich import producer_html
+
+        return producer_html(self)
+
     def __repr__(self) -> str:
         if self._closed:
             return f"Producer({self.channel!r}, closed)"

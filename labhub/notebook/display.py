@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 import html
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from labhub.hub import ChannelInfo, Hub
-from labhub.runtime import ConnectionFile
+from labhub.hub import ChannelInfo
+from labhub.notebook.rates import Rate
+from labhub.tables import age, html_facts, html_table, text_facts, text_table
 
-LOOK_INTERVAL = 0.05
-"""How often a waiting `%hub_discover` asks the broker (in seconds)."""
-
-
-def text_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in plain text, its columns as wide as they need to be."""
-    lines = [list(head), *(list(row) for row in rows)]
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
-
-
-def html_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return the same table in HTML, every cell escaped."""
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f'<{tag} style="text-align:left">{html.escape(c)}</{tag}>' for c in cells) + "</tr>"
-
-    body = "".join(line(row, "td") for row in rows)
-    return f"<table><thead>{line(head, 'th')}</thead><tbody>{body}</tbody></table>"
-
-
-def age(seconds: float) -> str:
-    """Put an age in words."""
-    for limit, unit in ((120, "s"), (7200, "min"), (172_800, "h")):
-        if seconds < limit:
-            return f"{seconds / {'s': 1, 'min': 60, 'h': 3600}[unit]:.0f} {unit}"
-    return f"{seconds / 86_400:.0f} d"
+if TYPE_CHECKING:
+    from labhub.doctor import Finding
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,17 +40,11 @@ class BrokerStatus:
     channels: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, found: ConnectionFile, hub: Hub) -> BrokerStatus:
-        """Ask a running broker."""
-        names = tuple(channel.name for channel in hub.channels())
-        return cls(found.name, True, found.endpoint, found.public_key, time.time() - found.start_time, names)
-
-    @classmethod
     def stopped(cls, name: str) -> BrokerStatus:
         """Describe a broker that was stopped."""
         return cls(name, False)
 
-    def _rows(self) -> list[tuple[str, str]]:
+    def _facts(self) -> list[tuple[str, str]]:
         return [
             ("endpoint", self.endpoint),
             ("public key", self.public_key),
@@ -85,28 +55,33 @@ class BrokerStatus:
     def __repr__(self) -> str:
         if not self.running:
             return f"broker {self.name!r}: stopped"
-        return f"broker {self.name!r}: running\n" + "\n".join(f"  {key:<10}  {value}" for key, value in self._rows())
+        return f"broker {self.name!r}: running\n{text_facts(self._facts())}"
 
     def _repr_html_(self) -> str:
         if not self.running:
             return f"broker <b>{html.escape(self.name)}</b>: stopped"
-        return f"broker <b>{html.escape(self.name)}</b>: running" + html_table(("", ""), self._rows())
+        return html_facts(f"broker {self.name}: running", self._facts())
 
 
 class ChannelTable(list[ChannelInfo]):
-    """The channels that `%hub_discover` found: a list that shows itself as a table."""
+    """The channels that `%hub_discover` found: a list that shows itself as a table.
 
-    HEAD = ("channel", "slot", "units", "producer", "consumers", "age", "liveness")
+    Attributes
+    ----------
+    rates : dict of str to Rate
+        How fast each channel is written; those whose segment could not be looked at are not in it.
+    """
 
-    @classmethod
-    def wait(cls, hub: Hub, pattern: str, seconds: float) -> ChannelTable:
-        """Return the channels that match, as soon as there is one, at most `seconds` later."""
-        deadline = time.monotonic() + seconds
-        while True:
-            found = cls(hub.channels(pattern))
-            if found or time.monotonic() >= deadline:
-                return found
-            time.sleep(LOOK_INTERVAL)
+    HEAD = ("channel", "slot", "units", "slots/s", "producer", "consumers", "age", "liveness")
+
+    def __init__(self, channels: Iterable[ChannelInfo] = (), rates: dict[str, Rate] | None = None) -> None:
+        super().__init__(channels)
+        self.rates = rates or {}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the channels."""
+        return [channel.name for channel in self]
 
     def _rows(self) -> list[tuple[str, ...]]:
         return [
@@ -114,6 +89,7 @@ class ChannelTable(list[ChannelInfo]):
                 c.name,
                 c.layout or "undeclared",
                 " ".join(dict.fromkeys(c.units.values())),
+                str(self.rates.get(c.name, "")),
                 str(c.producer_pid),
                 str(c.consumers),
                 age(c.age_s),
@@ -127,3 +103,32 @@ class ChannelTable(list[ChannelInfo]):
 
     def _repr_html_(self) -> str:
         return html_table(self.HEAD, self._rows()) if self else "no channels"
+
+
+class Findings(list["Finding"]):
+    """What `%hub_doctor` found: a list that shows what is not in order, and counts the rest."""
+
+    HEAD = ("", "check", "about", "found", "what to do")
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [(f.severity, f.check, f.subject, f.what, f.fix) for f in self if f.severity != "ok"]
+
+    def _summary(self) -> str:
+        return f"{sum(f.severity == 'ok' for f in self)} of {len(self)} findings: in order"
+
+    def __repr__(self) -> str:
+        rows = self._rows()
+        return f"{text_table(self.HEAD, rows)}\n{self._summary()}" if rows else self._summary()
+
+    def _repr_html_(self) -> str:
+        rows = self._rows()
+        return (html_table(self.HEAD, rows) if rows else "") + f"<p>{self._summary()}</p>"
+
+
+class Text(str):
+    """Text that shows itself as it is: a log, a traceback."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)

@@ -1,0 +1,1 @@
+"""The magics, one file per subject; `labhub.ipython_ext` registers them."""

@@ -1,0 +1,125 @@
+"""What the magics of one shell have started: hubs, a broker in this kernel, background producers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from labhub.errors import BrokerUnreachable, LabHubError
+from labhub.hub import Hub, connect, named_broker, running_broker, start_broker, stop_broker
+from labhub.runtime import ConnectionFile, find_live
+
+if TYPE_CHECKING:
+    from labhub.notebook.background import BackgroundProducers
+
+DEFAULT_ENDPOINT = "tcp://127.0.0.1:5570"
+
+
+class Session:
+    """Everything that unloading the extension ends. Made once for each shell."""
+
+    def __init__(self) -> None:
+        self._hubs: dict[str, Hub] = {}
+        self._brokers: dict[str, contextlib.ExitStack] = {}
+        self._producers: BackgroundProducers | None = None
+        self._pid = os.getpid()
+
+    @property
+    def producers(self) -> BackgroundProducers:
+        """The background producers; jupyter_client is imported with the first one."""
+        if self._producers is None:
+            from labhub.notebook.background import BackgroundProducers
+
+            self._producers = BackgroundProducers()
+        return self._producers
+
+    def hub(self, name: str, start: bool = False) -> Hub:
+        """Return the open hub of that name, or open one.
+
+        Raises
+        ------
+        BrokerUnreachable
+            No broker of that name runs; the message names the magic that starts one.
+        """
+        if not start:
+            self.running(name)
+        self._hubs[name] = connect(name, start=start)
+        return self._hubs[name]
+
+    def running(self, name: str) -> ConnectionFile:
+        """Where the broker of that name is; else as `hub`."""
+        try:
+            return running_broker(name)
+        except BrokerUnreachable:
+            option = "" if name == "default" else f" --name {name}"
+            raise BrokerUnreachable(
+                f"no broker named {name!r} is running; start one with: %hub_broker start{option}"
+            ) from None
+
+    def start_broker(self, name: str, endpoint: str | None, here: bool) -> ConnectionFile:
+        """Start a broker, in this kernel or as a process of its own, unless it runs.
+
+        Raises
+        ------
+        LabHubError
+            It runs, but not where it is wanted.
+        BrokerUnreachable
+            It did not start.
+        """
+        running = find_live(name)
+        if running is None and here:
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(named_broker(name, endpoint or DEFAULT_ENDPOINT)).start()
+                self._brokers[name] = stack.pop_all()
+            return running_broker(name)
+        if running is None:
+            return start_broker(name, endpoint or DEFAULT_ENDPOINT)
+        if here and running.pid != os.getpid():
+            raise LabHubError(
+                f"the broker {name!r} runs already, as pid {running.pid}; %hub_broker restart --here moves it"
+            )
+        if endpoint not in (None, running.endpoint) and not str(endpoint).endswith(":0"):
+            raise LabHubError(
+                f"the broker {name!r} runs already, at {running.endpoint}; "
+                f"%hub_broker restart --endpoint {endpoint} moves it"
+            )
+        return running
+
+    def stop_broker(self, name: str) -> ConnectionFile:
+        """Stop a broker, wherever it runs. Live channels do not keep it.
+
+        Raises
+        ------
+        LabHubError
+            It runs inside another program, or was started in this kernel by something else than the magic.
+        """
+        running = self.running(name)
+        if (here := self._brokers.pop(name, None)) is not None:
+            here.close()
+            return running
+        return stop_broker(name)
+
+    def restart_broker(self, name: str, endpoint: str | None, here: bool) -> ConnectionFile:
+        """Stop a broker if it runs, and start it again, at the same endpoint unless another is given."""
+        running = find_live(name)
+        if running is not None:
+            here = here or name in self._brokers
+            self.stop_broker(name)
+            endpoint = endpoint or running.endpoint
+        return self.start_broker(name, endpoint, here)
+
+    def close(self) -> None:
+        """End the background producers, the hubs that nobody writes or reads through, and this kernel's brokers."""
+        if os.getpid() != self._pid:
+            return  # a forked child: all of it is its parent's
+        with contextlib.ExitStack() as stack:
+            for broker in self._brokers.values():
+                stack.callback(broker.close)
+            for hub in self._hubs.values():
+                if hub.idle:
+                    stack.callback(hub.close)
+            if self._producers is not None:
+                stack.callback(self._producers.close)
+        self._brokers.clear()
+        self._hubs.clear()
