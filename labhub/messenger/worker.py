@@ -86,7 +86,8 @@ class Worker:
         """Let what was asked leave, end the thread and wait for that."""
         with self._gate:
             self._stopping = True
-            os.eventfd_write(self._wake, 1)
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
         self._thread.join()
 
     def _run(self) -> None:
@@ -98,7 +99,10 @@ class Worker:
         finally:
             self._dealer.close()
             self._state.fail_all(BrokerUnreachable("this Messenger was disconnected"))
-            os.close(self._wake)
+            with self._gate:  # nobody wakes a thread that has ended
+                self._stopping = True
+                os.close(self._wake)
+                self._wake = -1
 
     def _step(self, now: float) -> None:
         with contextlib.suppress(BlockingIOError):  # woken by a message, or by the clock

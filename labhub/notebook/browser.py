@@ -12,8 +12,8 @@ from labhub.datablock.diagnostics import diagnose
 from labhub.datablock.location import segment_directory
 from labhub.errors import InvalidArgument, LabHubError
 from labhub.hub import ChannelInfo, Hub, connect
-from labhub.notebook.display import age
 from labhub.notebook.live import LiveWidget
+from labhub.tables import age
 
 POINTS = 60
 """Points of a sparkline."""
