@@ -90,11 +90,12 @@ class Producer:
         """
     def writer(self, dtype: object, shape: tuple[int, ...], raw: bool, timeout_ns: int, evict_after_ns: int) -> Writer:
         """Make the short way for slots of one dtype and shape; with `raw`, also for ``bytes`` of up to a slot."""
-    def write_many(self, data: object, timeout_ns: int, evict_after_ns: int) -> int:
+    def write_many(self, data: object, timeout_ns: int, evict_after_ns: int, step_ns: int = 0) -> int:
         """Write a contiguous buffer of k * slot_nbytes bytes as k slots; the number written.
 
         The timeout holds for each slot. Fewer than k are written only when a timeout or a signal cuts it short: a
-        BackpressureTimeout then carries `written`.
+        BackpressureTimeout then carries `written`. The last slot gets the time of now, each one before it `step_ns` less,
+        but never less than the slot before.
         """
     def claim(self, timeout_ns: int, evict_after_ns: int) -> int:
         """Open the next slot for writing; its index in the ring."""

@@ -92,6 +92,13 @@ class Schema:
         return self.dtype.itemsize * math.prod(self.shape)
 
     @property
+    def duration_ns(self) -> int:
+        """Time that the samples of one slot take (in nanoseconds); 0 without a ``"time"`` axis."""
+        if self.sample_rate is None:
+            return 0
+        return round(1e9 * self.shape[self.dims.index(TIME)] / self.sample_rate)
+
+    @property
     def layout_hash(self) -> bytes:
         """BLAKE3 (32 bytes) of the canonical JSON of dtype and shape; units, dims and notes do not change it."""
         return blake3.blake3(_canonical(self._layout()).encode()).digest()

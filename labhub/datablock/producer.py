@@ -80,6 +80,7 @@ class DataBlockProducer:
         self._shape = schema.shape
         self._plain_bytes = schema == Schema.raw(schema.slot_nbytes)
         self._enforced = checksum_policy is ChecksumPolicy.ENFORCED
+        self._step_ns = schema.duration_ns
         self._evict_after_ns = nanoseconds(evict_after, "evict_after")
         self.timeout = timeout
         self.evict_after = evict_after
@@ -125,6 +126,9 @@ class DataBlockProducer:
     def write_many(self, records: object) -> int:
         """Write many slots at once.
 
+        Blocks of samples that are written together were measured one after the other: the last one gets the time of
+        now, each one before it the time at which it ended by the sample rate.
+
         Parameters
         ----------
         records : array_like of shape (n_slots, *slot_shape), or list of records
@@ -145,7 +149,7 @@ class DataBlockProducer:
         data = as_bytes(as_slots(records, self.schema))
         if self._enforced:
             return self._write_many_sealed(data)
-        return self._native.write_many(data, self._timeout_ns, self._evict_after_ns)
+        return self._native.write_many(data, self._timeout_ns, self._evict_after_ns, self._step_ns)
 
     def slot(self) -> WriteSlot:
         """Open the next slot for writing in place.

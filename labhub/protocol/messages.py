@@ -398,5 +398,7 @@ TAKEOVER_GRACE = 10.0
 """How long the channel of a provably dead producer waits for a takeover before it is removed (in seconds)."""
 MAX_MESSAGE_NBYTES = 64 * 1024
 """Longest frame that the broker takes. Its replies may be longer."""
+MAX_METADATA_DEPTH = 32
+"""How deep the objects and lists of a registration's metadata may be nested, themselves included."""
 MAX_PAGE_NBYTES = 1024 * 1024
 """A page of a list ends with the entry that makes it longer than this."""

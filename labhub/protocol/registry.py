@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from labhub.errors import ProtocolError, SchemaMismatch
-from labhub.protocol.messages import ErrorCode, RegReq
+from labhub.protocol.messages import MAX_METADATA_DEPTH, ErrorCode, RegReq
 
 ENTRY_NBYTES = 400
 """What a listed channel takes besides its metadata, or little less (in bytes)."""
@@ -54,7 +54,15 @@ class Registration:
 
     @classmethod
     def of(cls, request: RegReq, owner_key: str, now: float) -> Registration:
-        """Make the registration that a request asks for."""
+        """Make the registration that a request asks for.
+
+        Raises
+        ------
+        ProtocolError
+            If its metadata are nested more deeply than every reply could carry.
+        """
+        if _depth(request.metadata) > MAX_METADATA_DEPTH:
+            raise ProtocolError(f"metadata are nested at most {MAX_METADATA_DEPTH} deep")
         return cls(
             channel_name=request.channel_name,
             shm_name=request.shm_name,
@@ -170,3 +178,12 @@ class ChannelRegistry:
 
     def __contains__(self, channel: object) -> bool:
         return channel in self._by_name
+
+
+def _depth(value: object) -> int:
+    """How deep objects and lists are nested; without recursion, as that is what the limit is about."""
+    depth, level = 0, [value]
+    while level := [v for v in level if isinstance(v, dict | list)]:
+        depth += 1
+        level = [inner for v in level for inner in (v.values() if isinstance(v, dict) else v)]
+    return depth

@@ -15,6 +15,9 @@ from labhub import _native
 
 STUB = Path(labhub.__file__).with_name("_native.pyi")
 
+DUNDERS = ("__init__", "__iter__", "__next__")
+"""Special methods that the stub declares; the others are those of every object."""
+
 Facts = dict[str, str]
 """What there is under each dotted name: a constant, a class, a property, or a signature."""
 
@@ -85,7 +88,7 @@ def _of_class(kind: type) -> Facts:
         member = getattr(kind, name)
         if isinstance(member, property):
             facts[name] = "a property"
-        elif hasattr(member, "__nb_signature__") and (name == "__init__" or not name.startswith("_")):
+        elif hasattr(member, "__nb_signature__") and (name in DUNDERS or not name.startswith("_")):
             facts[name] = _compiled(member)
     return facts
 

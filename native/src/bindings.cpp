@@ -160,7 +160,7 @@ class Writer {  // the short way for what is one slot as it stands; anything els
   Patience patience_;
 };
 
-std::uint64_t write_many(Producer& p, nb::handle data, std::int64_t timeout, std::int64_t evict_after) {
+std::uint64_t write_many(Producer& p, nb::handle data, std::int64_t timeout, std::int64_t evict_after, std::int64_t step) {
   const Buffer b(data, false);
   const std::uint64_t size = p.segment().slot_nbytes;
   if (b.nbytes() % size)
@@ -168,7 +168,7 @@ std::uint64_t write_many(Producer& p, nb::handle data, std::int64_t timeout, std
   std::uint64_t written = 0;
   nb::gil_scoped_release nogil;
   try {
-    p.write_many(b.data(), b.nbytes() / size, {timeout, evict_after}, signalled, written);
+    p.write_many(b.data(), b.nbytes() / size, {timeout, evict_after}, signalled, written, step);
   } catch (Fault& f) {
     throw std::move(f).with("written", static_cast<std::int64_t>(written));
   }
@@ -177,7 +177,7 @@ std::uint64_t write_many(Producer& p, nb::handle data, std::int64_t timeout, std
 
 void bind_producer(nb::module_& m) {
   // Without names of arguments: nanobind's short way of a call, a third faster.
-  nb::class_<Writer>(m, "Writer").def("write", &Writer::write, nb::arg().none());
+  nb::class_<Writer>(m, "Writer").def("write", &Writer::write, nb::arg("value").none());
   nb::class_<Producer>(m, "Producer")
       .def("__init__",
            [](Producer* self, const std::string& directory, const std::string& name, std::uint64_t capacity,
@@ -206,7 +206,7 @@ void bind_producer(nb::module_& m) {
            [](nb::handle_t<Producer> self, nb::object dtype, nb::tuple shape, bool raw, std::int64_t timeout,
               std::int64_t evict_after) { return Writer(self, dtype, shape, raw, timeout, evict_after); },
            nb::arg("dtype"), nb::arg("shape"), nb::arg("raw"), nb::arg("timeout_ns"), nb::arg("evict_after_ns"))
-      .def("write_many", &write_many, nb::arg("data"), nb::arg("timeout_ns"), nb::arg("evict_after_ns"))
+      .def("write_many", &write_many, nb::arg("data"), nb::arg("timeout_ns"), nb::arg("evict_after_ns"), nb::arg("step_ns") = 0)
       .def("claim",
            [](Producer& p, std::int64_t timeout, std::int64_t evict_after) {
              nb::gil_scoped_release nogil;

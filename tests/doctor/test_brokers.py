@@ -6,6 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from labhub import runtime
@@ -31,7 +32,7 @@ def broker():
 
 def kill(broker: ConnectionFile, wait_until) -> None:
     os.kill(broker.pid, signal.SIGKILL)
-    wait_until(lambda: not broker.alive)
+    wait_until(lambda: not psutil.pid_exists(broker.pid))  # with its last thread, which may still hold the lock
 
 
 def changed(broker: ConnectionFile, **facts: object) -> None:

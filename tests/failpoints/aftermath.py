@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from labhub import ConsumerSyncPolicy, DataBlockPolicy, Schema, _native
+from labhub import ChecksumPolicy, ConsumerSyncPolicy, DataBlockPolicy, Schema, _native
 from labhub.datablock.consumer import DataBlockConsumer, Mode, open_consumer
 from labhub.datablock.location import segment_directory
 from labhub.datablock.producer import DataBlockProducer
@@ -34,6 +34,7 @@ def producing(evict_after: float | None = None) -> Iterator[DataBlockProducer]:
         segment_directory(),
         policy=DataBlockPolicy.RING_BUFFER,
         sync_policy=ConsumerSyncPolicy.SEQUENTIAL_SYNC,
+        checksum_policy=ChecksumPolicy.NONE,
         timeout=BOUND,
         evict_after=evict_after,
     ) as producer:

@@ -61,8 +61,12 @@ def test_a_takeover_replaces_the_registration_of_the_same_instance() -> None:
     talk = Conversation()
     talk.verdict = "alive"
     talk.register(metadata={"instance_id": "i", "epoch": 1})
-    assert talk.register(BOB, producer_pid=2, metadata={"instance_id": "j", "epoch": 2})["status"] == "error"
-    assert talk.register(BOB, producer_pid=2, metadata={"instance_id": "i", "epoch": 2})["status"] == "success"
+    assert talk.register(ALICE, producer_pid=2, metadata={"instance_id": "j", "epoch": 2})["status"] == "error"
+    assert talk.register(ALICE, producer_pid=2, metadata={"instance_id": "i", "epoch": 2})["status"] == "success"
+    # Everybody can learn the instance id by a DISC: a stranger who claims a higher epoch needs the proof of a death.
+    assert talk.register(BOB, producer_pid=3, metadata={"instance_id": "i", "epoch": 3})["status"] == "error"
+    talk.verdict = "dead"
+    assert talk.register(BOB, producer_pid=3, metadata={"instance_id": "i", "epoch": 3})["status"] == "success"
 
 
 @pytest.mark.parametrize(("peer", "pid"), [(BOB, 1), (ALICE, 2)])
@@ -345,6 +349,20 @@ FRAMES = st.lists(
     ),
     max_size=4,
 )
+
+
+def test_metadata_that_no_reply_could_carry_are_refused() -> None:
+    state = BrokerState(probe=lambda _: "unknown")
+    for depth, answer in [(31, b"REG_ACK"), (32, b"ERROR"), (991, b"ERROR"), (995, b"ERROR"), (30_000, b"ERROR")]:
+        nested = "[" * depth + "]" * depth
+        body = (
+            f'{{"channel_name":"a","shm_name":"a","schema_hash":"{"0" * 64}","schema_version":1,"producer_pid":1,'
+            f'"metadata":{{"a":{nested}}}}}'
+        )
+        (out,) = state.receive(Peer(b"x"), [b"REG_REQ", body.encode()], 0.0)
+        assert out.frames[0] == answer, depth
+        (out,) = state.receive(Peer(b"x"), [b"LIST_REQ", b"{}"], 0.0)
+        assert out.frames[0] == b"LIST_ACK", depth
 
 
 @given(FRAMES)

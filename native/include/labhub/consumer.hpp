@@ -58,7 +58,12 @@ class Consumer : public Endpoint {
     take_line();
     if (lossless_) enlist();
     else cursor_ = head();
-    place(start);
+    try {
+      place(start);
+    } catch (...) {  // a start that cannot be: leave no line behind that the producer would have to evict
+      leave();
+      throw;
+    }
     LABHUB_FAILPOINT(register_placed);
   }
   ~Consumer() {

@@ -82,7 +82,10 @@ class Producer : public Endpoint {
 
   // Published in runs, so that 100 million small slots a second do not mean as many exchanges of the futex word. A run is
   // at most a quarter of the ring: a reader that keeps up always has whole runs that are not being overwritten.
-  void write_many(const std::uint8_t* data, std::uint64_t n, const Patience& p, Interrupted i, std::uint64_t& written) {
+  // The last slot is stamped with the time of its run, and each one before it `step_ns` earlier, but never before the slot
+  // that came before it: blocks of samples that arrive together were not measured together.
+  void write_many(const std::uint8_t* data, std::uint64_t n, const Patience& p, Interrupted i, std::uint64_t& written,
+                  std::int64_t step_ns = 0) {
     InUse guard(*this);
     const std::uint64_t longest = std::max<std::uint64_t>(1, segment_->capacity / 4);
     std::int64_t looked = monotonic_ns();
@@ -90,11 +93,12 @@ class Producer : public Endpoint {
       open_slot(p, i);
       claimed_ = false;
       const std::uint64_t run = std::min({n - written, longest, room()});
-      const std::int64_t stamp = now_ns();  // one for the run: its slots appear together
+      const std::int64_t end = std::max(last_ns_, monotonic_ns() + clock_offset_ns_);
       for (std::uint64_t k = 0; k < run; ++k) {
         if (k) begin_slot(head_ + k);
         std::memcpy(segment_->payload(head_ + k), data + (written + k) * segment_->slot_nbytes, segment_->slot_nbytes);
-        finish_slot(head_ + k, segment_->slot_nbytes, stamp, nullptr);
+        last_ns_ = std::max(last_ns_, end - step_ns * static_cast<std::int64_t>(n - written - 1 - k));
+        finish_slot(head_ + k, segment_->slot_nbytes, last_ns_, nullptr);
         LABHUB_FAILPOINT(many_slot_complete);
       }
       publish(head_ + run);
