@@ -94,8 +94,8 @@ class Producer:
         """Write a contiguous buffer of k * slot_nbytes bytes as k slots; the number written.
 
         The timeout holds for each slot. Fewer than k are written only when a timeout or a signal cuts it short: a
-        BackpressureTimeout then carries `written`. The last slot gets the time of now, each one before it `step_ns` less,
-        but never less than the slot before.
+        BackpressureTimeout then carries `written`. The last slot gets the time of now, each one before it `step_ns`
+        less, but never less than the slot before.
         """
     def claim(self, timeout_ns: int, evict_after_ns: int) -> int:
         """Open the next slot for writing; its index in the ring."""

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
-
 from labhub import _native
 from labhub.errors import LabHubError
 
@@ -32,12 +30,16 @@ def boot_id() -> str:
 
 
 def start_time_of(pid: int) -> float | None:
-    """Return when the process started (in seconds since the epoch), or None if there is none, or only a zombie."""
+    """Return when the process started (in seconds since boot), or None if there is none, or only a zombie.
+
+    Field 22 of ``/proc/<pid>/stat`` (proc(5)). Since boot, and not since the epoch as psutil gives it: that changes when
+    somebody sets the clock, and with it whether a process is still the one that it was.
+    """
     try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except (psutil.Error, ValueError, OverflowError):
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
         return None
+    return None if state in "ZX" else int(fields[18]) / os.sysconf("SC_CLK_TCK")
 
 
 def place_of(directory: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
     name, endpoint, public_key : str
         Of the broker.
     pid : int
-        Its process, and when that started (`start_time`, in seconds since the epoch) on which boot, so that another
+        Its process, and when that started (`start_time`, in seconds since boot) on which boot, so that another
         process with the same pid is not taken for it.
     version : str
         Of the labhub that it runs; empty where it does not say.
@@ -55,6 +56,11 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
     def alive(self) -> bool:
         """Whether the process that wrote it still runs."""
         return self.boot_id == liveness.boot_id() and liveness.start_time_of(self.pid) == self.start_time
+
+    @property
+    def uptime(self) -> float:
+        """For how long the process that wrote it has been running (in seconds)."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.start_time
 
     def write(self) -> Path:
         """Put the file into the runtime directory, whole or not at all, readable by its owner only.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -90,7 +89,7 @@ def place(running: ConnectionFile) -> dict[str, Any]:
 
 def describe(running: ConnectionFile, channels: list[str]) -> dict[str, Any]:
     """Facts about a running broker; the key among them is the public one."""
-    return place(running) | {"uptime_s": time.time() - running.start_time, "channels": channels}
+    return place(running) | {"uptime_s": running.uptime, "channels": channels}
 
 
 @app.command("run", epilog=example("labhub broker run --listen tcp://127.0.0.1:0"))

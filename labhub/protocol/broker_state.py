@@ -179,7 +179,7 @@ class BrokerState:
     def _register(self, peer: Peer, request: RegReq, now: float) -> Message:
         new = Registration.of(request, peer.key, now)
         old = self.registry.find_channel(request.channel_name)
-        # Who takes a segment over is the same user: a stranger who claims a higher epoch waits for the proof of a death.
+        # Who takes a segment over is the same user; a stranger who claims a higher epoch needs the proof of a death.
         displaced = old is not None and new.owner_key == old.owner_key and new.succeeds(old)
         refreshed = old is not None and not displaced and self.liveness(old, now) != "dead"
         if refreshed:
