@@ -32,8 +32,8 @@ def boot_id() -> str:
 def start_time_of(pid: int) -> float | None:
     """Return when the process started (in seconds since boot), or None if there is none, or only a zombie.
 
-    Field 22 of ``/proc/<pid>/stat`` (proc(5)). Since boot, and not since the epoch as psutil gives it: that changes when
-    somebody sets the clock, and with it whether a process is still the one that it was.
+    Field 22 of ``/proc/<pid>/stat`` (proc(5)). Since boot, and not since the epoch as psutil gives it: that changes
+    when somebody sets the clock, and with it whether a process is still the one that it was.
     """
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
