@@ -81,10 +81,10 @@ LOGIC = [
     one(
         "NO_STATE_RECHECK",
         "consumer.hpp",
-        "      if (lossless_) check_evicted();\n      lose(bad);",
-        "      lose(bad);",
+        "      if (lossless_) check_evicted();\n      LABHUB_FAILPOINT(read_validated);",
+        "",
     ),
-    one("NO_REPAIR", "producer.hpp", "== complete(head_)) ++head_;", "== complete(head_)) break;"),
+    one("NO_REPAIR", "producer.hpp", "LABHUB_FAILPOINT(repair_found_complete);\n      ++head_;", "break;"),
     one("COMMIT_NO_WAKE", "wait.hpp", "& 1) futex_wake(h.data.word);", "& 1) (void)h;"),
     one("CLOSE_NO_WAKE", "creation.hpp", "  wake_readers(h, ", "  if (how == kOpen) wake_readers(h, "),
     one("NO_NOTIFY", "consumer.hpp", "if (lossless_) notify_producer(header(), cursor);", ""),
@@ -106,7 +106,7 @@ TRUST = [
     one(
         "MAPPED_BEFORE_THE_CHECK",
         "segment.hpp",
-        "check_geometry(early, early.magic.load(std::memory_order_relaxed), size, path);",
+        "check_header(early, early.geometry.magic.load(std::memory_order_relaxed), size, path);",
         "(void)early;",
     ),
 ]

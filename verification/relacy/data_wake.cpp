@@ -23,7 +23,7 @@ struct DataWake : rl::test_suite<DataWake, 3> {
       old = word.load(acquire);
       word.store(1 << 1, release);
     } else {
-      old = word.exchange(1 << 1, acq_rel);  // mirrors wait.hpp: h.data.word.exchange(data_word(commit), std::memory_order_acq_rel) & 1
+      old = word.exchange(1 << 1, acq_rel);  // mirrors wait.hpp: h.data.word.exchange(data_word(commit), std::memory_order_acq_rel)
     }
     if ((old & 1) && !mutated("NO_WAKE")) futex.wake();  // mirrors wait.hpp: futex_wake(h.data.word)
   }

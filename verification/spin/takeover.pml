@@ -47,7 +47,7 @@ inline begin() {
   fi;
 #elif !defined(MUT_NO_REPAIR)
   do
-  :: seq[head % N] == complete(head) -> head++  /* mirrors producer.hpp: == complete(head_)) ++head_ */
+  :: seq[head % N] == complete(head) -> head++  /* mirrors producer.hpp: == complete(head_)) { */
   :: else -> break
   od;
 #endif
