@@ -131,10 +131,14 @@ def type_in_words(kind: inspect.Type) -> str:
     match kind:
         case inspect.StrType(pattern=str() as pattern):
             return {r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z": "name", r"\A[0-9a-fA-F]{64}\Z": "hash"}[pattern]
+        case inspect.StrType(min_length=int() as least, max_length=most):
+            return f"text, {least} to {most}"
         case inspect.StrType(max_length=length):
             return f"text{length or ''}"
         case inspect.IntType(ge=low, le=high):
             return "int" if low is None else f"int {low} to {high}"
+        case inspect.BoolType():
+            return "boolean"
         case inspect.FloatType():
             return "number"
         case inspect.EnumType():
