@@ -131,7 +131,7 @@ def _hint_align(found: Diagnosis, dtype_text: str) -> str:
 
 def metadata_of(found: Diagnosis, declared: Schema, directory: str) -> dict[str, Any]:
     """Return what the broker should know, with the keys of `DataBlockProducer.metadata` and of `place_of`."""
-    from labhub.datablock.config import ConsumerSyncPolicy, DataBlockPolicy
+    from labhub.datablock.config import ChecksumPolicy, ConsumerSyncPolicy, DataBlockPolicy
     from labhub.liveness import place_of
 
     return {
@@ -140,6 +140,7 @@ def metadata_of(found: Diagnosis, declared: Schema, directory: str) -> dict[str,
         "schema": declared.to_json(),
         "policy": DataBlockPolicy[found.policy].wire,
         "consumer_sync_policy": ConsumerSyncPolicy[found.sync_policy].wire,
+        "checksum_policy": ChecksumPolicy[found.checksum_policy].wire,
         "ring_buffer_capacity": found.capacity,
         "slot_nbytes": found.slot_nbytes,
     } | place_of(directory)
