@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from labhub import ConsumerSyncPolicy, DataBlockPolicy, _native
+from labhub import ChecksumPolicy, ConsumerSyncPolicy, DataBlockPolicy, _native
 from labhub.protocol import codec, messages
 from labhub.protocol.messages import REPLY_TO, TYPE_NAME, ChannelEntry, ErrorCode, EventKind, Message
 from labhub.runtime import ConnectionFile
@@ -131,14 +131,14 @@ def type_in_words(kind: inspect.Type) -> str:
     match kind:
         case inspect.StrType(pattern=str() as pattern):
             return {r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z": "name", r"\A[0-9a-fA-F]{64}\Z": "hash"}[pattern]
-        case inspect.StrType(min_length=int() as least, max_length=most):
-            return f"text, {least} to {most}"
+        case inspect.StrType(min_length=int() as least, max_length=int() as most):
+            return f"text{least}to{most}"
         case inspect.StrType(max_length=length):
             return f"text{length or ''}"
         case inspect.IntType(ge=low, le=high):
             return "int" if low is None else f"int {low} to {high}"
         case inspect.BoolType():
-            return "boolean"
+            return "bool"
         case inspect.FloatType():
             return "number"
         case inspect.EnumType():
@@ -211,9 +211,10 @@ def test_the_connection_file_is_described_whole() -> None:
 
 def test_the_policies_have_the_names_that_travel() -> None:
     meaning = {row["key"].strip("`"): row["meaning"] for row in tables(sections(PROTOCOL)["5"])[0]}
-    kinds: dict[str, type[DataBlockPolicy | ConsumerSyncPolicy]] = {
+    kinds: dict[str, type[DataBlockPolicy | ConsumerSyncPolicy | ChecksumPolicy]] = {
         "policy": DataBlockPolicy,
         "consumer_sync_policy": ConsumerSyncPolicy,
+        "checksum_policy": ChecksumPolicy,
     }
     for key, kind in kinds.items():
         assert meaning[key] == ", ".join(f"`{member.wire}`" for member in kind)

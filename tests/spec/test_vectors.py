@@ -94,10 +94,12 @@ def comparable(frames: list[bytes]) -> list[bytes]:
 @pytest.mark.parametrize("conversation", CONVERSATIONS, ids=[c["name"] for c in CONVERSATIONS])
 def test_the_broker_holds_its_side_of_a_conversation(conversation: dict[str, Any], mark: list[bytes]) -> None:
     segments: dict[str, Any] = {}
+    quota = QUOTA if "(here 3)" in conversation["name"] else 100
     state = BrokerState(
         probe=lambda r: segments.get(r.shm_name, "unknown"),
         allowed=lambda key: key != "key of stranger",
-        max_channels_per_key=QUOTA if "(here 3)" in conversation["name"] else 100,
+        max_channels_per_key=quota,
+        max_watches_per_key=quota,
     )
     for number, step in enumerate(conversation["steps"]):
         if "segment" in step:
