@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from labhub import runtime
+from labhub import liveness, runtime
 from labhub.errors import InvalidName, SegmentAccessError
 from labhub.runtime import ConnectionFile
 
@@ -66,3 +70,18 @@ def test_the_directory_follows_the_environment(
 def test_hostile_names(name: str) -> None:
     with pytest.raises(InvalidName):
         runtime.find(name)
+
+
+def test_the_start_of_a_process_does_not_hang_on_the_wall_clock() -> None:
+    """Seconds since boot: what is counted from the epoch moves when somebody sets the clock."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        ours, theirs = liveness.start_time_of(os.getpid()), liveness.start_time_of(child.pid)
+        assert ours is not None
+        assert theirs is not None
+        assert 0 <= ours <= theirs <= time.clock_gettime(time.CLOCK_BOOTTIME)
+    finally:
+        child.communicate(b"\n")
+    assert liveness.start_time_of(child.pid) is None
+    uptime = ConnectionFile.of_this_process("lab", "tcp://127.0.0.1:1", "key").uptime
+    assert 0 <= uptime <= time.clock_gettime(time.CLOCK_BOOTTIME)
