@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 TEST_VENV ?= .venv-test
 SECONDS_OF_DEMO ?= 20
+MINUTES ?= 20
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SOURCES = pyproject.toml $(shell find native labhub/notebook/frontend -type f -not -path '*/node_modules/*')
 
-.PHONY: help demo test quick check verify bench-core format clean
+.PHONY: help demo test quick torture check verify bench-core format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -23,6 +24,10 @@ test:  ## every test, notebooks included, in a fresh environment
 
 quick: $(VENV)/.built  ## the tests in the development environment, without those in a browser
 	$(VENV)/bin/python -m pytest -x -q -m "not browser"
+
+torture: $(VENV)/.built  ## every fault of docs/reliability.md, over and over for MINUTES, with a table at the end
+	mkdir -p build
+	LABHUB_TORTURE_MINUTES=$(MINUTES) LABHUB_TORTURE_TABLE=build/torture.md $(VENV)/bin/python -m pytest -q tests/faults
 
 check: $(VENV)/.built  ## style, types, layers, and the stub of the compiled core
 	$(VENV)/bin/ruff check .
