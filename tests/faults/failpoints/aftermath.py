@@ -13,7 +13,7 @@ from labhub.datablock.consumer import DataBlockConsumer, Mode, open_consumer
 from labhub.datablock.location import segment_directory
 from labhub.datablock.producer import DataBlockProducer
 from labhub.errors import Evicted
-from tests.crash.children import is_whole, payload
+from tests.faults.children import is_whole, payload
 
 CAPACITY = 8  # as in driver.cpp
 WORDS = 8

@@ -15,7 +15,7 @@ from labhub import Schema, _native
 from labhub.datablock.consumer import DataBlockConsumer, open_consumer
 from labhub.datablock.location import segment_directory
 from labhub.datablock.producer import open_producer
-from tests.crash.children import WORDS, Child, is_whole, payload
+from tests.faults.children import WORDS, Child, is_whole, payload
 
 FRAME = Schema.infer(dtype="u8", shape=(WORDS,))
 CAPACITY = 4

@@ -12,13 +12,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from labhub import _native
 from labhub.datablock.location import segment_directory
-from tests.failpoints.aftermath import CAPACITY, Reader, producing, write
+from tests.faults.failpoints.aftermath import CAPACITY, Reader, producing, write
+from tests.faults.rounds import Fault
 
 
 def play(driver: str, scenario: str, *fatal: str | int) -> subprocess.CompletedProcess[str]:
@@ -129,34 +131,29 @@ def is_registered(pid: int) -> bool:
     return pid in [c["pid"] for c in consumers]
 
 
-def die_at_every_passage(trace: dict[str, int], run: Play) -> int:
-    """Play a scenario once for each passage; how many deaths that was."""
-    for point, n in trace.items():
-        for k in range(1, n + 1):
-            try:
-                played = run(point, k)
-            except BaseException as error:
-                error.add_note(f"after a death at passage {k} of {point}")
-                raise
-            assert played.returncode == -signal.SIGKILL, f"passage {k} of {point}: {played.returncode} {played.stderr}"
-    return sum(trace.values())
+def die_at_every_passage(fault: Fault, name: str, run: Play) -> None:
+    """Play a scenario once for each passage of each point, which it does not survive."""
+    passed = [(point, k + 1) for point, n in passages(run()).items() for k in range(n)]
+    for point, k in fault.each(passed):
+        try:
+            played = run(point, k)
+        except BaseException as error:
+            error.add_note(f"{name}: after a death at passage {k} of {point}")
+            raise
+        assert played.returncode == -signal.SIGKILL, f"{name}, passage {k} of {point}: {played}"
+        fault.happened()
 
 
-@pytest.mark.parametrize("name", PRODUCERS)
-def test_a_producer_dies_at_every_step(driver: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    scenario = PRODUCERS[name]
-    trace = passages(with_a_dying_producer(driver, scenario))
-    deaths = die_at_every_passage(trace, lambda *fatal: with_a_dying_producer(driver, scenario, *fatal))
-    with capsys.disabled():
-        print(f" [{len(trace)} points, {deaths} deaths]", end="")
+@pytest.mark.fault(3, share=0.01)
+def test_03_producer_killed_at_each_protocol_step(fault: Fault, driver: str) -> None:
+    for name, scenario in PRODUCERS.items():
+        die_at_every_passage(fault, name, partial(with_a_dying_producer, driver, scenario))
 
 
-@pytest.mark.parametrize("scenario", CONSUMERS)
-def test_a_consumer_dies_at_every_step(driver: str, scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
-    trace = passages(with_a_dying_consumer(driver, scenario))
-    deaths = die_at_every_passage(trace, lambda *fatal: with_a_dying_consumer(driver, scenario, *fatal))
-    with capsys.disabled():
-        print(f" [{len(trace)} points, {deaths} deaths]", end="")
+@pytest.mark.fault(3, share=0.01)
+def test_03_consumer_killed_at_each_protocol_step(fault: Fault, driver: str) -> None:
+    for name in CONSUMERS:
+        die_at_every_passage(fault, name, partial(with_a_dying_consumer, driver, name))
 
 
 def test_every_point_is_passed_by_one_of_these(driver: str) -> None:
