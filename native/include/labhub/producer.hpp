@@ -265,7 +265,7 @@ class Producer : public Endpoint {
                     str(b.lag) + " slots behind; stop it, let it read faster, or set evict_after")
             .with("pid", std::int64_t{b.pid}).with("lag", static_cast<std::int64_t>(b.lag));
       }
-      futex_wait(h.space.word, word, deadline.slice());
+      futex_wait(h.space.word, word, std::min(deadline.slice(), b.rest_ns));
       check(interrupted);
     }
   }
@@ -274,6 +274,7 @@ class Producer : public Endpoint {
     bool evicted = false;
     std::uint32_t pid = 0;
     std::uint64_t lag = 0;
+    std::int64_t rest_ns = kSlice;  // until one of them is stuck for too long; no wake-up announces that either
   };
 
   Blocker evict_or_find_blocker(std::int64_t evict_after_ns) {
@@ -296,7 +297,10 @@ class Producer : public Endpoint {
         }
         LABHUB_FAILPOINT(evict_done);
         found.evicted = true;
-      } else if (head_ - cursor >= found.lag) {
+        continue;
+      }
+      if (evict_after_ns >= 0) found.rest_ns = std::min(found.rest_ns, evict_after_ns - (now - w.since));
+      if (head_ - cursor >= found.lag) {
         found.pid = line.pid.load(std::memory_order_relaxed);
         found.lag = head_ - cursor;
       }
