@@ -7,6 +7,7 @@ import os
 import resource
 import select
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -52,6 +53,8 @@ class Child:
                 faulthandler.disable()  # a crash that is meant shows no traceback, and leaves no core
                 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
                 work(lambda n: _send(write, n))
+            except BaseException:  # noqa: BLE001  # nobody above may see it: there is pytest once more
+                traceback.print_exc()
             finally:
                 os._exit(1)  # it is to be killed; and pytest must not run twice
         os.close(write)
