@@ -172,11 +172,26 @@ def claimed(name: str) -> Iterator[None]:
         if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
             break
         os.close(descriptor)
+    _claims.add(descriptor)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+        if descriptor in _claims:  # not in a forked child: the name is its parent's
+            path.unlink(missing_ok=True)
+            _claims.remove(descriptor)
+            os.close(descriptor)
+
+
+_claims: set[int] = set()
+
+
+def _forget_claims() -> None:
+    """In a forked child: give up its copies, with which a name would be taken for as long as the child lives."""
+    while _claims:
+        os.close(_claims.pop())
+
+
+os.register_at_fork(after_in_child=_forget_claims)
 
 
 def _already_running(name: str) -> LabHubError:

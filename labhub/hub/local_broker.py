@@ -69,7 +69,8 @@ def named_broker(
     finally:
         # Last, because whoever stops a broker waits for that.
         for file in written:
-            file.remove()
+            if file.pid == os.getpid():  # not in a forked child, which leaves its parent's broker alone
+                file.remove()
 
 
 def _is_free(name: str) -> bool:
