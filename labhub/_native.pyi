@@ -81,6 +81,9 @@ class Producer:
     @property
     def closed(self) -> bool: ...
     @property
+    def forked(self) -> bool:
+        """True in a forked child of the process that opened it."""
+    @property
     def claimed(self) -> bool: ...
     def write(self, data: object, timeout_ns: int, evict_after_ns: int, timestamp_ns: int = 0) -> int:
         """Claim, copy, commit one slot from a contiguous buffer of at most `slot_nbytes` bytes; its seq.

@@ -12,7 +12,7 @@ from labhub import _native
 from labhub.datablock import checksums
 from labhub.datablock.batch import SLOT_HEADER, Batch
 from labhub.datablock.config import ChecksumPolicy, nanoseconds
-from labhub.errors import ClosedError, InvalidArgument, StreamError, TimeoutExpired
+from labhub.errors import ClosedError, ForkedProcessError, InvalidArgument, StreamError, TimeoutExpired
 
 if TYPE_CHECKING:
     from labhub.datablock.consumer import DataBlockConsumer
@@ -118,7 +118,7 @@ def _release_quietly(native: _native.Consumer) -> None:
     """Release a slot on the way out of another error, which is the one to report."""
     try:
         native.release()
-    except (StreamError, ClosedError, InvalidArgument):
+    except (StreamError, ClosedError, ForkedProcessError, InvalidArgument):
         return
 
 

@@ -201,6 +201,8 @@ class Producer:
         ------
         ClosedError
             If the producer was closed.
+        ForkedProcessError
+            In a forked child of the process that opened it.
         """
         self._check_open()
         return {} if self._block is None else self._block.stats()

@@ -200,6 +200,7 @@ void bind_producer(nb::module_& m) {
       .def_prop_ro("stride", [](const Producer& p) { return p.segment().stride; })
       .def_prop_ro("head", &Producer::head)
       .def_prop_ro("closed", &Producer::closed)
+      .def_prop_ro("forked", &Producer::forked)
       .def_prop_ro("claimed", &Producer::claimed)
       .def("write", &write, nb::arg("data"), nb::arg("timeout_ns"), nb::arg("evict_after_ns"), nb::arg("timestamp_ns") = 0)
       .def("writer",

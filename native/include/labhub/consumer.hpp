@@ -67,7 +67,7 @@ class Consumer : public Endpoint {
     LABHUB_FAILPOINT(register_placed);
   }
   ~Consumer() {
-    if (!closed() && !file_->forked()) leave();
+    if (!closed() && !forked()) leave();
   }
 
   bool lossless() const { return lossless_; }
@@ -169,7 +169,7 @@ class Consumer : public Endpoint {
 
   void close() {
     InUse guard(*this, true);
-    if (!closed() && !file_->forked()) leave();
+    if (!closed() && !forked()) leave();
   }
 
  private:

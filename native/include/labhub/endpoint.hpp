@@ -31,6 +31,7 @@ inline std::uint64_t start_time() {
 class Endpoint {
  public:
   bool closed() const { return !file_ || file_->get() < 0; }
+  bool forked() const { return file_ && file_->forked(); }
   const std::string& path() const { return path_; }
   const Segment& segment() const { return *segment_; }
   Header& header() const { return segment_->header(); }
@@ -40,10 +41,11 @@ class Endpoint {
   class InUse {  // acquire/release: the next thread sees what the last one left in the private fields
    public:
     explicit InUse(Endpoint& e, bool even_closed = false) : e_(e) {
-      if (e.in_use_.exchange(true, std::memory_order_acquire))
+      // The thread that was inside a call when its process forked is not there in the child.
+      if (e.in_use_.exchange(true, std::memory_order_acquire) && !e.forked())
         throw Fault(Code::concurrent, "another thread is inside a call on " + e.path_ + "; give each thread its own "
                                       "consumer, and let one thread write");
-      const char* why = !e.file_ ? "closed" : e.file_->forked() ? "forked" : e.closed() ? "closed" : nullptr;
+      const char* why = e.forked() ? "forked" : e.closed() ? "closed" : nullptr;
       if (why && !even_closed) {
         e.in_use_.store(false, std::memory_order_release);
         if (*why == 'f')

@@ -29,7 +29,7 @@ class Producer : public Endpoint {
     begin();
   }
   ~Producer() {
-    if (!closed() && !file_->forked()) finish();
+    if (!closed() && !forked()) finish();
   }
 
   bool took_over() const { return took_over_; }
@@ -53,7 +53,7 @@ class Producer : public Endpoint {
 
   void abort() {
     InUse guard(*this, true);
-    if (!claimed_) return;
+    if (!claimed_ || forked()) return;
     claimed_ = false;  // the seq stays odd, which nobody can read, and is used again by the next claim
     add(header().counters.aborts, 1);
     LABHUB_FAILPOINT(aborted);
@@ -112,7 +112,7 @@ class Producer : public Endpoint {
 
   void close() {
     InUse guard(*this, true);
-    if (!closed() && !file_->forked()) finish();
+    if (!closed() && !forked()) finish();
   }
 
  private:
