@@ -246,6 +246,18 @@ def test_asyncio_iterates_and_a_cancelled_wait_loses_nothing(
     wait_until(lambda: not [t for t in threading.enumerate() if "asyncio" in t.name], what="the executor's end")
 
 
+def test_a_closed_reader_makes_place_even_while_somebody_holds_its_views() -> None:
+    with open_producer("x", NUMBER, lossless="single") as p, open_consumer("x", NUMBER, mode="lossless") as first:
+        p.write(1)
+        with first.slot() as s:
+            view = s.array
+        first.close()
+        with open_consumer("x", NUMBER, mode="lossless") as second:
+            p.write(2)
+            assert next(second.batches(timeout=1)).data.tolist() == [2]
+        assert view.base is not None
+
+
 def test_an_evicted_reader_is_told_exactly_and_goes_on() -> None:
     with open_producer("x", NUMBER, capacity=4, evict_after=0.0) as p:
         with open_consumer("x", NUMBER, mode="lossless") as c:

@@ -17,7 +17,6 @@ from labhub.errors import (
     ChannelNotFound,
     ClosedError,
     Evicted,
-    ForkedProcessError,
     InvalidArgument,
     InvalidName,
     LabHubError,
@@ -304,27 +303,6 @@ def test_a_timeout_names_the_channel_and_the_iteration_goes_on(hub):
             next(stream)
         producer.write(1.0)
         assert next(stream).data.tolist() == [1.0]
-
-
-def test_a_forked_child_is_told_and_leaves_the_parent_alone(hub):
-    producer = hub.producer("x", dtype="f8")
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            producer.write(1.0)
-        except ForkedProcessError:
-            try:
-                hub.channels()
-            except ForkedProcessError:
-                producer.close()
-                code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    producer.write(2.0)
-    assert hub.find("x").liveness == "alive"
-    producer.close()
 
 
 def test_the_names_of_the_package_lead_here():

@@ -94,22 +94,6 @@ def test_a_silent_broker_refuses_in_time(stopped_broker, private_dirs):
         os.kill(stopped_broker.pid, signal.SIGCONT)
 
 
-def test_a_forked_child_connects_anew(hub):
-    with hub.producer("x", dtype="f8"):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                own = connect()
-                if own is not hub and [channel.name for channel in own.channels()] == ["x"]:
-                    code = 0
-                own.close()
-            finally:
-                os._exit(code)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert hub.find("x").liveness == "alive"
-
-
 @pytest.mark.parametrize(
     "call",
     [

@@ -15,7 +15,6 @@ from labhub.errors import (
     BrokerUnreachable,
     ClosedError,
     ConcurrentUseError,
-    ForkedProcessError,
     InvalidArgument,
     QuotaExceeded,
     TimeoutExpired,
@@ -235,24 +234,6 @@ def test_a_broker_that_is_away(wait_until):
         next(watch)
     hub.close()
     assert list(watch) == []
-
-
-def test_a_forked_child_is_told(hub):
-    watch = hub.watch()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            next(watch)
-        except ForkedProcessError:
-            watch.close()
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    with hub.producer("x", dtype="f8"):
-        assert told(watch, 1) == ["appeared x"]
-    watch.close()
 
 
 @pytest.mark.parametrize("bad", [{"pattern": ""}, {"pattern": 7}, {"timeout": -1}, {"timeout": "soon"}])
