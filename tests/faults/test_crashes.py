@@ -115,8 +115,9 @@ class Channel:
                     self.books[-1].read()
             child.kill(chance.choice(DEATHS))
         self.deaths += 1
-        # An aborted slot has an odd seq as well, so that it proves nothing.
-        fault.happened(way is not aborting and diagnose(self.name).slots["writing"])
+        left = diagnose(self.name)
+        # An aborted slot has an odd seq as well, and so has the first one if the death before was in mid-write.
+        fault.happened(int(way is not aborting and left.head > first and left.slots["writing"]))
         for books in self.books:
             books.catch_up()
 

@@ -24,10 +24,11 @@ from labhub.datablock.consumer import DataBlockConsumer, open_consumer
 from labhub.datablock.producer import DataBlockProducer, open_producer
 from labhub.datablock.reading import ReadSlot
 from labhub.datablock.writing import WriteSlot
-from labhub.errors import ForkedProcessError
+from labhub.errors import ConcurrentUseError, ForkedProcessError
 from labhub.hub import Hub, Watch, connect, start_broker, stop_broker
 from labhub.hub.consumers import Consumer
 from labhub.hub.producers import Producer
+from tests.conftest import wait_until
 from tests.faults.children import Child, Report
 from tests.faults.rounds import Fault
 
@@ -96,10 +97,11 @@ def opened() -> Iterator[Opened]:
         assert next(views) == 5
         writing = open_producer("writing", NUMBER)
         waiting = open_consumer("writing", NUMBER)
-        thread = threading.Thread(target=lambda: list(waiting))  # inside a call when the forks happen
+        thread = threading.Thread(target=read_to_the_end, args=[waiting])
         thread.start()
         stack.callback(thread.join)
         enter(writing)
+        wait_until(lambda: in_use(waiting), LIMIT)  # and it stays inside the call while this process forks
         hub = enter(connect())
         messenger = enter(Messenger())
         assert messenger.connect(found.endpoint, found.public_key)
@@ -117,6 +119,21 @@ def opened() -> Iterator[Opened]:
             enter(hub.watch()),
             messenger,
         )
+
+
+def read_to_the_end(consumer: DataBlockConsumer) -> None:
+    try:
+        assert [batch.data.tolist() for batch in consumer] == [[9]]
+    except ConcurrentUseError:  # from `in_use`, which looked at that moment
+        read_to_the_end(consumer)
+
+
+def in_use(consumer: DataBlockConsumer) -> bool:
+    try:
+        consumer.seek("newest")
+    except ConcurrentUseError:
+        return True
+    return False
 
 
 OTHER = ProducerInfo(shm_name="other", producer_pid=1, schema_hash=bytes(32), schema_version=1)
@@ -270,7 +287,7 @@ def test_08_fork_and_the_child_ends_normally(fault: Fault) -> None:
 
 
 def open_and_fork(report: Report) -> None:
-    """Hold every lock there is, and leave a child behind that lives for as long as the pipe that it reads from."""
+    """Hold every lock there is, and have a child that lives on."""
     with runtime.claimed("default"), open_producer("x", NUMBER), open_consumer("x", NUMBER, mode="lossless"):
         if (child := os.fork()) == 0:
             signal.alarm(LIMIT)
@@ -287,7 +304,7 @@ def test_08_fork_and_the_parent_is_killed(fault: Fault) -> None:
             held = diagnose("x")
             assert (held.alive, [reader.alive for reader in held.readers]) == (True, [True])
         try:
-            assert psutil.pid_exists(child)
+            assert psutil.Process(child).status() != psutil.STATUS_ZOMBIE
             fault.happened()
             left = diagnose("x")
             assert (left.alive, [reader.alive for reader in left.readers]) == (False, [False])
