@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -260,14 +261,15 @@ class BigRing:
         child.kill()
         return None
 
-    def overwrite(self) -> None:
+    def overwrite(self, n: int) -> None:
         evictions = self.p.stats()["evictions"]
-        self.write(BIG_CAPACITY)
+        self.write(n)
         assert self.p.stats()["evictions"] == evictions + 1
 
 
 @pytest.mark.fault(6, quick=9, full=60, share=0.5)
 def test_06_evicted_consumer_wakes_up(fault: Fault) -> None:
+    chance = random.Random(6)
     with open_producer("x", BIG, capacity=BIG_CAPACITY, timeout=UNHURRIED, evict_after=0.01) as p:
         ring = BigRing(p)
         for number in fault.each_round():
@@ -276,7 +278,7 @@ def test_06_evicted_consumer_wakes_up(fault: Fault) -> None:
             fault.happened()
             with child:
                 cursor = p.next_seq - BIG_CAPACITY
-                ring.overwrite()
+                ring.overwrite(chance.randint(1, 2 * BIG_CAPACITY))  # not always all of what it was reading
                 os.kill(child.pid, signal.SIGCONT)
                 assert child.receive() == p.next_seq - cursor
                 ring.write(1)
