@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from threading import BrokenBarrierError
 from typing import ClassVar, Literal
 
 from bench.workload import Workload
@@ -44,6 +45,8 @@ class Gate:
         """Wait until there is something to attach to (consumer)."""
         if not self._created.wait(PATIENCE):
             raise TimeoutError(f"the producer made nothing to attach to within {PATIENCE:g} s")
+        if self._start.broken:
+            raise BrokenBarrierError
 
     def start(self) -> None:
         """Wait until everybody is ready."""
@@ -53,6 +56,12 @@ class Gate:
         """Wait until everybody is done."""
         self._finish.wait()
 
+    def abort(self) -> None:
+        """Let nobody wait any longer: a process of the run has failed."""
+        self._start.abort()
+        self._finish.abort()
+        self._created.set()
+
 
 @dataclass(frozen=True)
 class Place:
@@ -61,8 +70,7 @@ class Place:
     Attributes
     ----------
     directory : Path
-        A private directory on tmpfs, also labhub's segment directory; the runner removes it. Its name is unique on the
-        machine, for what needs a name of its own.
+        A private directory on tmpfs, also labhub's segment directory; the runner removes it.
     shared : object
         What the contender's `share` returned.
     consumer : int
@@ -76,6 +84,11 @@ class Place:
     consumer: int = -1
     cpu: int = 0
 
+    @property
+    def name(self) -> str:
+        """A name that is unique on the machine, for what needs one."""
+        return f"{self.directory.name}-run"
+
 
 class Contender(ABC):
     """One way to bring slots from a producer process to consumer processes.
@@ -84,8 +97,10 @@ class Contender(ABC):
     does not end the session.
     """
 
-    name: ClassVar[str]
+    name: str
     role: ClassVar[Role] = "peer"
+    batches: ClassVar[bool] = False
+    """Whether it can write and read many slots with one call. Others are given the same slots one by one."""
 
     def missing(self) -> str | None:
         """Say why it cannot run here, for instance which package is not installed; None if it can."""

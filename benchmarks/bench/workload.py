@@ -18,7 +18,7 @@ class Workload:
         What the row is called, and what ``--only`` looks at.
     kind : str
         ``stream``: slots flow as fast as they can. ``datasets``: the time of a batch of `batch` slots. ``scan``: the
-        producer's look at `consumers` cursors. ``pingpong`` and ``wakeup``: see benchmarks/latency.
+        producer's look at `batch` cursors. ``pingpong`` and ``wakeup``: see benchmarks/latency.
     nbytes : int
         Size of one slot (in bytes).
     batch : int
@@ -35,6 +35,8 @@ class Workload:
         Which of the figures that a run gives is the row's; the others are kept in the JSON file.
     unit : str
         Of that figure.
+    peers : bool
+        Whether peers take part, or labhub and the limits only.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Workload:
     lossy: int = 0
     figure: str = "per_second"
     unit: str = "slots/s"
+    peers: bool = True
 
     @property
     def readers(self) -> int:

@@ -1,0 +1,139 @@
+"""Tables of a result, for the terminal and for docs/performance.md.
+
+``python -m bench.report RESULT.json [--docs PAGE.md]``, with ``benchmarks`` on the module path.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import numpy as np
+from common import aligned
+
+from bench.results import Result
+from bench.statistics import interval
+from bench.targets import TARGETS, judge
+from bench.workload import Workload
+
+Rows = list[tuple[str, ...]]
+UNITS = (("G", 1e9), ("M", 1e6), ("k", 1e3))
+
+
+def short(value: float) -> str:
+    """Write a number in three digits."""
+    for letter, unit in UNITS:
+        if abs(value) >= unit:
+            return f"{value / unit:.3g} {letter}"
+    return f"{value:.3g} "
+
+
+def measurements(result: Result) -> Rows:
+    """Return one row for each workload and contender: its median, and labhub's figure in units of it, with interval."""
+    rows: Rows = [("workload", "contender", "median", "quartiles", "bytes/s", "labhub ÷ this")]
+    for name, contenders in result.figures.items():
+        workload = result.workloads[name]
+        own = contenders.get("labhub", [])
+        for contender, values in contenders.items():
+            good = [v for v in values if not np.isnan(v)]
+            if not good:
+                rows.append((name, contender, "failed", "", "", ""))
+                continue
+            low, middle, high = np.quantile(good, (0.25, 0.5, 0.75))
+            ratio = "" if contender == "labhub" else str(interval(ratios(own, values)) or "")
+            rows.append(
+                (
+                    name,
+                    contender,
+                    f"{short(middle)}{workload.unit}",
+                    f"{short(low)}.. {short(high)}".strip(),
+                    bandwidth(workload, middle),
+                    ratio,
+                )
+            )
+    return rows
+
+
+def ratios(own: list[float], other: list[float]) -> list[float]:
+    """Divide round by round, where both were measured."""
+    pairs = [a / b for a, b in zip(own, other, strict=False)]
+    return [ratio for ratio in pairs if not np.isnan(ratio)]
+
+
+def bandwidth(workload: Workload, per_second: float) -> str:
+    """Bytes per second, if that is what flows."""
+    return f"{short(per_second * workload.nbytes)}B/s" if workload.figure == "per_second" else ""
+
+
+def verdicts(result: Result) -> Rows:
+    """Return one row for each target whose workload was measured."""
+    rows: Rows = [("target", "", "against", "found [95 %]", "verdict")]
+    for target in TARGETS:
+        if target.workload in result.runs:
+            judgement = judge(target, result)
+            found = str(judgement.found or "")
+            rows.append((target.workload, str(target), judgement.against, found, judgement.verdict))
+    return rows
+
+
+def notes(result: Result) -> list[str]:
+    """Say who was not there, and what failed."""
+    missing = [f"not there: {name} ({why})" for name, why in result.missing.items()]
+    return missing + [f"failed: {' '.join(failure.split())}" for failure in result.failures]
+
+
+def text(result: Result) -> str:
+    """Return everything for a terminal."""
+    return "\n\n".join([aligned(measurements(result)), aligned(verdicts(result)), "\n".join(notes(result))]).rstrip()
+
+
+def markdown(rows: Rows) -> str:
+    """Return a table for a page."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def machine(result: Result) -> str:
+    """Say on what it was measured."""
+    facts = result.machine
+    return (
+        f"{facts['cpu']}, {facts['cpus']} CPUs, Python {facts['python']}, load {facts['load']:.1f} at the start; "
+        f"{result.rounds} rounds."
+    )
+
+
+def fill(page: Path, result: Result) -> None:
+    """Put the tables between the marks of a page, so that no figure in it is typed by hand."""
+    parts = {
+        "machine": machine(result),
+        "verdicts": markdown(verdicts(result)),
+        "measurements": markdown(measurements(result)),
+        "notes": "\n".join(f"- {note}" for note in notes(result)),
+    }
+    content = page.read_text()
+    for name, part in parts.items():
+        begin, end = f"<!-- {name}: python -m bench.report -->", f"<!-- end of {name} -->"
+        content = re.sub(
+            f"{re.escape(begin)}.*?{re.escape(end)}",
+            lambda _, b=begin, p=part, e=end: f"{b}\n{p}\n{e}",
+            content,
+            flags=re.S,
+        )
+    page.write_text(content)
+
+
+def main() -> None:
+    """Print, and fill a page."""
+    arguments = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
+    arguments.add_argument("result", type=Path)
+    arguments.add_argument("--docs", type=Path, help="a page with marks to fill")
+    given = arguments.parse_args()
+    result = Result.read(given.result)
+    print(text(result))
+    if given.docs:
+        fill(given.docs, result)
+
+
+if __name__ == "__main__":
+    main()

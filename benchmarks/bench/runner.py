@@ -1,0 +1,210 @@
+"""Run one contender in pinned processes of its own; and all of them interleaved."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import tempfile
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from time import monotonic
+
+from common import interleaved, machine
+from tqdm import tqdm
+
+from bench.contender import PATIENCE, Contender, Figures, Gate, Place
+from bench.results import Result
+from bench.workload import Workload
+
+SECONDS = 0.1
+"""How long the slots of one run should flow."""
+ENOUGH = 2
+"""After so many failed runs of one workload a contender is left out of it."""
+
+Outcome = Figures | str  # or why there are none
+
+
+class RunFailed(Exception):
+    """One process of a run failed, or the run took too long."""
+
+
+def context() -> ForkServerContext:
+    """Return what starts the processes: each one new, from a server that has imported everything before."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["bench.catalogue"])
+    return found
+
+
+def cpus() -> list[int]:
+    """Return the CPUs to pin to: the first is the producer's, consumers share the others."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def cpu_of(consumer: int) -> int:
+    """Return the CPU of one consumer, counted from 0."""
+    own = cpus()
+    others = own[1:] or own
+    return others[consumer % len(others)]
+
+
+def party(contender: Contender, workload: Workload, place: Place, gate: Gate, answer: Connection) -> None:
+    """Be one process of a run."""
+    os.sched_setaffinity(0, {place.cpu})
+    try:
+        if place.consumer < 0:
+            contender.produce(workload, place, gate)
+            answer.send({})
+        else:
+            answer.send(dict(contender.consume(workload, place, gate)))
+    except Exception:  # noqa: BLE001  # whatever it is, it is told, and the others are released
+        answer.send(traceback.format_exc(limit=-3))
+        gate.abort()
+
+
+def run(contender: Contender, workload: Workload) -> Figures:
+    """Run one contender once.
+
+    Returns
+    -------
+    mapping of str to float
+        What its slowest lossless consumer found.
+
+    Raises
+    ------
+    RunFailed
+    """
+    if workload.batch > 1 and not contender.batches:
+        workload = replace(workload, batch=1)
+    starter = context()
+    directory = Path(tempfile.mkdtemp(prefix="labhub-bench-", dir="/dev/shm"))
+    processes: list[BaseProcess] = []
+    answers: list[Connection] = []
+    try:
+        shared = contender.share(workload, starter)
+        gate = Gate(starter, 1 + workload.readers)
+        for consumer in range(-1, workload.readers):
+            place = Place(directory, shared, consumer, cpus()[0] if consumer < 0 else cpu_of(consumer))
+            here, there = starter.Pipe(duplex=False)
+            process = starter.Process(target=party, args=(contender, workload, place, gate, there), daemon=False)
+            process.start()
+            there.close()
+            processes.append(process)
+            answers.append(here)
+        figures = collect(answers)
+    finally:
+        end(processes)
+        shutil.rmtree(directory, ignore_errors=True)
+    slowest = min(figures[1 : 1 + workload.consumers], key=lambda found: found.get(workload.figure, 0.0))
+    lossy = figures[1 + workload.consumers :]
+    return {**slowest, **{f"lossy_{name}": value for found in lossy for name, value in found.items()}}
+
+
+def collect(answers: list[Connection]) -> list[Figures]:
+    """Wait for what each process answers, in the order of `answers`."""
+    found: dict[Connection, Outcome] = {}
+    deadline = monotonic() + 2 * PATIENCE
+    while len(found) < len(answers):
+        ready = wait([a for a in answers if a not in found], max(0.0, deadline - monotonic()))
+        if not ready:
+            raise RunFailed(f"nothing more came within {2 * PATIENCE:g} s")
+        for answer in ready:
+            assert isinstance(answer, Connection)
+            try:
+                found[answer] = answer.recv()
+            except EOFError:
+                found[answer] = "the process died"
+    failures = [outcome for outcome in found.values() if isinstance(outcome, str)]
+    if failures:  # the first one is the cause, the others may only have been released by it
+        raise RunFailed(failures[0])
+    return [outcome for a in answers if not isinstance(outcome := found[a], str)]
+
+
+def end(processes: list[BaseProcess]) -> None:
+    """See to it that nobody is left."""
+    for process in processes:
+        process.join(2.0)
+        if process.is_alive():
+            process.kill()
+            process.join(PATIENCE)
+        process.close()
+
+
+def fitted(contender: Contender, workload: Workload) -> Workload:
+    """Find out how many slots of a stream take `SECONDS`; a first run of everybody, which does not count."""
+    if workload.kind != "stream":
+        run(contender, workload)
+        return workload
+    least = max(4 * workload.slots_in_flight, 8 * workload.batch)
+    amount = least
+    for _ in range(3):
+        figures = run(contender, replace(workload, amount=amount))
+        wanted = max(least, int(figures["per_second"] * SECONDS))
+        done = figures["seconds"] > SECONDS / 3 or wanted <= amount
+        amount = -(-wanted // workload.batch) * workload.batch
+        if done:
+            break
+    return replace(workload, amount=amount)
+
+
+def attempt(contender: Contender, workload: Workload, failures: list[str]) -> Figures | None:
+    """Run once; a failure is noted, and after `ENOUGH` of them nobody waits for another one."""
+    label = f"{workload.name}, {contender.name}: "
+    if sum(failure.startswith(label) for failure in failures) >= ENOUGH:
+        return None
+    try:
+        return run(contender, workload)
+    except RunFailed as failure:
+        failures.append(f"{label}{failure}")
+        return None
+
+
+def session(contenders: Iterable[Contender], workloads: Iterable[Workload], rounds: int) -> Result:
+    """Measure everything once in each round, contender beside contender."""
+    found = Result({**machine(), "pinned_to": cpus()}, rounds, {w.name: w for w in workloads})
+    present = []
+    for contender in contenders:
+        why = contender.missing()
+        if why is None:
+            present.append(contender)
+            found.roles[contender.name] = contender.role
+        else:
+            found.missing[contender.name] = why
+    pairs = [
+        (w, c) for w in found.workloads.values() for c in present if c.supports(w) and (w.peers or c.role != "peer")
+    ]
+    measures = {}
+    with tqdm(total=len(pairs) * (rounds + 1), unit="run") as progress:
+        for workload, contender in pairs:
+            key = workload.name, contender.name
+            try:
+                with told(progress, "fitting", *key):
+                    fit = fitted(contender, workload)
+            except RunFailed as failure:
+                found.failures.append(f"{workload.name}, {contender.name}: {failure}")
+                continue
+            measures[key] = partial(one_run, progress, contender, fit, found.failures)
+        for (workload_name, contender_name), figures in interleaved(measures, rounds).items():
+            found.runs.setdefault(workload_name, {})[contender_name] = figures
+    return found
+
+
+def one_run(progress: tqdm[None], contender: Contender, workload: Workload, failures: list[str]) -> Figures | None:
+    """Run once, and show it."""
+    with told(progress, workload.name, contender.name):
+        return attempt(contender, workload, failures)
+
+
+@contextmanager
+def told(progress: tqdm[None], *words: str) -> Iterator[None]:
+    """Show what is being done, and then that it was done."""
+    progress.set_postfix_str(", ".join(words))
+    yield
+    progress.update()
