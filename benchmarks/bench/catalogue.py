@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import latency.catalogue as latency
+
 from bench.contender import Contender
 from bench.contenders import datasets, handwritten, iceoryx
 from bench.contenders.momentum import MomentumX
@@ -35,7 +37,7 @@ def workloads() -> list[Workload]:
     ]
     rows.append(Workload("a look at 64 cursors", "scan", 64, 64, 8, 1_000_000, figure="ns", unit="ns"))
     rows.append(Workload("datasets() of 1000 slots", "datasets", 64, 1000, 4096, 50, figure="ms", unit="ms"))
-    return rows
+    return rows + latency.workloads()
 
 
 def contenders() -> list[Contender]:
@@ -56,4 +58,5 @@ def contenders() -> list[Contender]:
         Pipe(),
         QueueOfBytes(),
         Zenoh(),
+        *latency.contenders(),
     ]

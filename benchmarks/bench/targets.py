@@ -101,6 +101,11 @@ TARGETS = (
     Target("1 MiB, to 4 consumers", "iceoryx2, event", 1),
     Target("a look at 64 cursors", "", 100, "value", at_most=True, subject="C++ producer"),
     Target("datasets() of 1000 slots", "numpy copy", 1, "difference", at_most=True),
+    Target("ping-pong, 64 B", "C futex", 1.3, at_most=True),
+    Target("ping-pong, 64 B", "iceoryx2, polling", 0.4, at_most=True, subject="labhub, busy polling"),
+    Target("wake-up at 1 kHz", "C futex", 1.3, at_most=True),
+    Target("CPU of a reader at 1 kHz", "", 3, "value", at_most=True),
+    Target("wake-up after 10 s, before = 1", "", 1.1, "value", at_most=True),
 )
 
 

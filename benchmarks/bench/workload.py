@@ -37,6 +37,8 @@ class Workload:
         Of that figure.
     peers : bool
         Whether peers take part, or labhub and the limits only.
+    idle : float
+        How long nothing is sent in the middle of a ``wakeup`` run (in seconds); only labhub takes part in that.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Workload:
     figure: str = "per_second"
     unit: str = "slots/s"
     peers: bool = True
+    idle: float = 0.0
 
     @property
     def readers(self) -> int:

@@ -24,11 +24,11 @@ FLAGS = ("-std=c++17", "-O3", "-DNDEBUG")  # as the package itself is compiled
 
 
 @cache
-def built(source: Path) -> Path:
+def built(source: Path, *more: str) -> Path:
     """Compile a program, once in a process; it is removed at the end of the process."""
     folder = tempfile.TemporaryDirectory(prefix="labhub-bench-")
     program = Path(folder.name, source.stem)
-    command = ["g++", *FLAGS, f"-I{labhub.get_include()}", str(source), "-o", str(program)]
+    command = ["g++", *FLAGS, *more, f"-I{labhub.get_include()}", str(source), "-o", str(program)]
     subprocess.run(command, check=True, timeout=300)
     FOLDERS.append(folder)
     return program
