@@ -17,7 +17,7 @@ namespace labhub {
 
 constexpr std::int64_t kSlice = 50'000'000;  // ns; a safety net for what no wake-up can announce: a death
 constexpr std::int64_t kPollSlice = 10'000'000;  // ns; while polling, nothing announces a signal either
-constexpr int kPolls = 512;  // between two looks at the clock: some 20 us
+constexpr int kPolls = 512;  // between two looks at the clock: some 15 us
 
 inline std::int64_t clock_ns(clockid_t id) {
   timespec t{};
