@@ -34,14 +34,12 @@ def measurements(result: Result) -> Rows:
     rows: Rows = [("workload", "contender", "median", "quartiles", "bytes/s", "labhub ÷ this")]
     for name, contenders in result.figures.items():
         workload = result.workloads[name]
-        own = contenders.get("labhub", [])
         for contender, values in contenders.items():
             good = [v for v in values if not np.isnan(v)]
             if not good:
                 rows.append((name, contender, "failed", "", "", ""))
                 continue
             low, middle, high = np.quantile(good, (0.25, 0.5, 0.75))
-            ratio = "" if contender == "labhub" else str(interval(ratios(own, values)) or "")
             rows.append(
                 (
                     name,
@@ -49,16 +47,17 @@ def measurements(result: Result) -> Rows:
                     f"{short(middle)}{workload.unit}",
                     f"{short(low)}.. {short(high)}".strip(),
                     bandwidth(workload, middle),
-                    ratio,
+                    ratio(result, name, contender),
                 )
             )
     return rows
 
 
-def ratios(own: list[float], other: list[float]) -> list[float]:
-    """Divide round by round, where both were measured."""
-    pairs = [a / b for a, b in zip(own, other, strict=False)]
-    return [ratio for ratio in pairs if not np.isnan(ratio)]
+def ratio(result: Result, workload: str, other: str) -> str:
+    """Divide labhub's figure by another's, round by round."""
+    if other == "labhub":
+        return ""
+    return str(interval([a / b for a, b in result.pairs(workload, "labhub", other)]) or "")
 
 
 def bandwidth(workload: Workload, per_second: float) -> str:
@@ -79,8 +78,15 @@ def verdicts(result: Result) -> Rows:
 
 def notes(result: Result) -> list[str]:
     """Say who was not there, and what failed."""
-    missing = [f"not there: {name} ({why})" for name, why in result.missing.items()]
-    return missing + [f"failed: {' '.join(failure.split())}" for failure in result.failures]
+    told = [f"not there: {name} ({why})" for name, why in result.missing.items()]
+    ways = result.ways
+    if ways:
+        low, middle, high = np.quantile(ways, (0.05, 0.5, 0.95))
+        told.append(
+            f"a cache line took {middle:.0f} ns from the producer's CPU to the consumer's and back (5 % of the "
+            f"readings below {low:.0f}, 5 % above {high:.0f}); ratios are of rounds in which both runs found it alike"
+        )
+    return told + [f"failed: {' '.join(failure.split())}" for failure in result.failures]
 
 
 def text(result: Result) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import shutil
 import tempfile
 import traceback
@@ -21,6 +22,7 @@ from common import interleaved, machine
 from tqdm import tqdm
 
 from bench.contender import PATIENCE, Contender, Figures, Gate, Place
+from bench.meter import program, reading
 from bench.results import Result
 from bench.workload import Workload
 
@@ -55,18 +57,31 @@ def cpu_of(consumer: int) -> int:
     return others[consumer % len(others)]
 
 
-def party(contender: Contender, workload: Workload, place: Place, gate: Gate, answer: Connection) -> None:
+def party(
+    contender: Contender, workload: Workload, place: Place, gate: Gate, meter: Path | None, answer: Connection
+) -> None:
     """Be one process of a run."""
     os.sched_setaffinity(0, {place.cpu})
     try:
+        before = reading(meter, place, "line_before_ns")
+        began = usage()
+        figures: Figures = {}
         if place.consumer < 0:
             contender.produce(workload, place, gate)
-            answer.send({})
         else:
-            answer.send(dict(contender.consume(workload, place, gate)))
+            figures = contender.consume(workload, place, gate)
+        side = "producer" if place.consumer < 0 else "consumer"
+        used = {f"{side}_{name}": value - began[name] for name, value in usage().items()}
+        answer.send({**figures, **used, **before, **reading(meter, place, "line_after_ns")})
     except Exception:  # noqa: BLE001  # whatever it is, it is told, and the others are released
         answer.send(traceback.format_exc(limit=-3))
         gate.abort()
+
+
+def usage() -> Figures:
+    """Return what this process and its children have needed so far: seconds of CPU, and how often they slept."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {"cpu_s": sum(u.ru_utime + u.ru_stime for u in used), "sleeps": float(sum(u.ru_nvcsw for u in used))}
 
 
 def run(contender: Contender, workload: Workload) -> Figures:
@@ -84,6 +99,7 @@ def run(contender: Contender, workload: Workload) -> Figures:
     if workload.batch > 1 and not contender.batches:
         workload = replace(workload, batch=1)
     starter = context()
+    meter = program()
     directory = Path(tempfile.mkdtemp(prefix="labhub-bench-", dir="/dev/shm"))
     processes: list[BaseProcess] = []
     answers: list[Connection] = []
@@ -93,7 +109,7 @@ def run(contender: Contender, workload: Workload) -> Figures:
         for consumer in range(-1, workload.readers):
             place = Place(directory, shared, consumer, cpus()[0] if consumer < 0 else cpu_of(consumer))
             here, there = starter.Pipe(duplex=False)
-            process = starter.Process(target=party, args=(contender, workload, place, gate, there), daemon=False)
+            process = starter.Process(target=party, args=(contender, workload, place, gate, meter, there), daemon=False)
             process.start()
             there.close()
             processes.append(process)
@@ -104,7 +120,7 @@ def run(contender: Contender, workload: Workload) -> Figures:
         shutil.rmtree(directory, ignore_errors=True)
     slowest = min(figures[1 : 1 + workload.consumers], key=lambda found: found.get(workload.figure, 0.0))
     lossy = figures[1 + workload.consumers :]
-    return {**slowest, **{f"lossy_{name}": value for found in lossy for name, value in found.items()}}
+    return {**figures[0], **slowest, **{f"lossy_{name}": value for found in lossy for name, value in found.items()}}
 
 
 def collect(answers: list[Connection]) -> list[Figures]:

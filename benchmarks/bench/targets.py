@@ -115,10 +115,7 @@ def judge(target: Target, result: Result) -> Judgement:
             if result.roles[name] == "peer" and name != target.without and not np.isnan(values).all()
         }
         against = max(peers, key=peers.__getitem__, default="")
-    own, other = rows.get(target.subject, []), rows.get(against, [])
-    if target.relation == "value":
-        other = own
+    other = target.subject if target.relation == "value" else against
     compare = RELATIONS[target.relation]
-    pairs = [compare(a, b) for a, b in zip(own, other, strict=False)]
-    found = interval([value for value in pairs if not np.isnan(value)])
+    found = interval([compare(a, b) for a, b in result.pairs(target.workload, target.subject, other)])
     return Judgement(target, against, found, verdict(found, target.bound, at_most=target.at_most))
