@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.contender import Contender
 from bench.contenders import datasets, handwritten, iceoryx
+from bench.contenders.harness import ReaderAlone
 from bench.contenders.momentum import MomentumX
 from bench.contenders.native import Bare, Memcpy, Pair, Scan
 from bench.contenders.ring import Labhub
@@ -12,7 +13,6 @@ from bench.contenders.zenoh_shm import Zenoh
 from bench.contenders.zeromq import ZeroMQ
 from bench.workload import Workload
 
-# 512 slots are the most that MomentumX can have.
 # Name, bytes of a slot, slots in flight one by one, slots of a batch, slots in flight in batches.
 SIZES = (
     ("64 B", 64, 512, 1024, 8192),
@@ -47,6 +47,7 @@ def contenders() -> list[Contender]:
         Pair(),
         Bare(),
         Memcpy(),
+        ReaderAlone(),
         datasets.NumpyCopy(),
         Scan(),
         handwritten.Polling(),

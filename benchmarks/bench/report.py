@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
 import numpy as np
@@ -109,24 +108,25 @@ def machine(result: Result) -> str:
     )
 
 
-def fill(page: Path, result: Result) -> None:
-    """Put the tables between the marks of a page, so that no figure in it is typed by hand."""
-    parts = {
+def fill(page: Path, parts: dict[str, str]) -> None:
+    """Put text between the marks of a page, so that no figure in it is typed by hand."""
+    content = page.read_text()
+    for name, part in parts.items():
+        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+        before, found, rest = content.partition(begin)
+        if found:
+            content = f"{before}{begin}\n{part}\n{end}{rest.partition(end)[2]}"
+    page.write_text(content)
+
+
+def parts(result: Result) -> dict[str, str]:
+    """Return what docs/performance.md has marks for."""
+    return {
         "machine": machine(result),
         "verdicts": markdown(verdicts(result)),
         "measurements": markdown(measurements(result)),
         "notes": "\n".join(f"- {note}" for note in notes(result)),
     }
-    content = page.read_text()
-    for name, part in parts.items():
-        begin, end = f"<!-- {name}: python -m bench.report -->", f"<!-- end of {name} -->"
-        content = re.sub(
-            f"{re.escape(begin)}.*?{re.escape(end)}",
-            lambda _, b=begin, p=part, e=end: f"{b}\n{p}\n{e}",
-            content,
-            flags=re.S,
-        )
-    page.write_text(content)
 
 
 def main() -> None:
@@ -138,7 +138,7 @@ def main() -> None:
     result = Result.read(given.result)
     print(text(result))
     if given.docs:
-        fill(given.docs, result)
+        fill(given.docs, parts(result))
 
 
 if __name__ == "__main__":
