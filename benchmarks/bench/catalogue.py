@@ -6,8 +6,9 @@ import latency.catalogue as latency
 
 from bench.contender import Contender
 from bench.contenders import datasets, handwritten, iceoryx
+from bench.contenders.harness import ReaderAlone
 from bench.contenders.momentum import MomentumX
-from bench.contenders.native import Memcpy, Pair, Scan
+from bench.contenders.native import Bare, Memcpy, Pair, Scan
 from bench.contenders.ring import Labhub
 from bench.contenders.standard import Pipe, QueueOfBytes
 from bench.contenders.zenoh_shm import Zenoh
@@ -16,7 +17,7 @@ from bench.workload import Workload
 
 # Name, bytes of a slot, slots in flight one by one, slots of a batch, slots in flight in batches.
 SIZES = (
-    ("64 B", 64, 1024, 1024, 8192),
+    ("64 B", 64, 512, 1024, 8192),
     ("4 KiB", 4 << 10, 256, 64, 256),
     ("64 KiB", 64 << 10, 16, 8, 32),
     ("1 MiB", 1 << 20, 8, 2, 8),
@@ -46,7 +47,9 @@ def contenders() -> list[Contender]:
         Labhub(),
         datasets.Datasets(),
         Pair(),
+        Bare(),
         Memcpy(),
+        ReaderAlone(),
         datasets.NumpyCopy(),
         Scan(),
         handwritten.Polling(),

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +33,12 @@ def measurements(result: Result) -> Rows:
     rows: Rows = [("workload", "contender", "median", "quartiles", "bytes/s", "labhub ÷ this")]
     for name, contenders in result.figures.items():
         workload = result.workloads[name]
-        own = contenders.get("labhub", [])
         for contender, values in contenders.items():
             good = [v for v in values if not np.isnan(v)]
             if not good:
                 rows.append((name, contender, "failed", "", "", ""))
                 continue
             low, middle, high = np.quantile(good, (0.25, 0.5, 0.75))
-            ratio = "" if contender == "labhub" else str(interval(ratios(own, values)) or "")
             rows.append(
                 (
                     name,
@@ -49,16 +46,17 @@ def measurements(result: Result) -> Rows:
                     f"{short(middle)}{workload.unit}",
                     f"{short(low)}.. {short(high)}".strip(),
                     bandwidth(workload, middle),
-                    ratio,
+                    ratio(result, name, contender),
                 )
             )
     return rows
 
 
-def ratios(own: list[float], other: list[float]) -> list[float]:
-    """Divide round by round, where both were measured."""
-    pairs = [a / b for a, b in zip(own, other, strict=False)]
-    return [ratio for ratio in pairs if not np.isnan(ratio)]
+def ratio(result: Result, workload: str, other: str) -> str:
+    """Divide labhub's figure by another's, round by round."""
+    if other == "labhub":
+        return ""
+    return str(interval([a / b for a, b in result.pairs(workload, "labhub", other)]) or "")
 
 
 def bandwidth(workload: Workload, per_second: float) -> str:
@@ -79,8 +77,15 @@ def verdicts(result: Result) -> Rows:
 
 def notes(result: Result) -> list[str]:
     """Say who was not there, and what failed."""
-    missing = [f"not there: {name} ({why})" for name, why in result.missing.items()]
-    return missing + [f"failed: {' '.join(failure.split())}" for failure in result.failures]
+    told = [f"not there: {name} ({why})" for name, why in result.missing.items()]
+    ways = result.ways
+    if ways:
+        low, middle, high = np.quantile(ways, (0.05, 0.5, 0.95))
+        told.append(
+            f"a cache line took {middle:.0f} ns from the producer's CPU to the consumer's and back (5 % of the "
+            f"readings below {low:.0f}, 5 % above {high:.0f}); ratios are of rounds in which both runs found it alike"
+        )
+    return told + [f"failed: {' '.join(failure.split())}" for failure in result.failures]
 
 
 def text(result: Result) -> str:
@@ -103,24 +108,25 @@ def machine(result: Result) -> str:
     )
 
 
-def fill(page: Path, result: Result) -> None:
-    """Put the tables between the marks of a page, so that no figure in it is typed by hand."""
-    parts = {
+def fill(page: Path, parts: dict[str, str]) -> None:
+    """Put text between the marks of a page, so that no figure in it is typed by hand."""
+    content = page.read_text()
+    for name, part in parts.items():
+        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+        before, found, rest = content.partition(begin)
+        if found:
+            content = f"{before}{begin}\n{part}\n{end}{rest.partition(end)[2]}"
+    page.write_text(content)
+
+
+def parts(result: Result) -> dict[str, str]:
+    """Return what docs/performance.md has marks for."""
+    return {
         "machine": machine(result),
         "verdicts": markdown(verdicts(result)),
         "measurements": markdown(measurements(result)),
         "notes": "\n".join(f"- {note}" for note in notes(result)),
     }
-    content = page.read_text()
-    for name, part in parts.items():
-        begin, end = f"<!-- {name}: python -m bench.report -->", f"<!-- end of {name} -->"
-        content = re.sub(
-            f"{re.escape(begin)}.*?{re.escape(end)}",
-            lambda _, b=begin, p=part, e=end: f"{b}\n{p}\n{e}",
-            content,
-            flags=re.S,
-        )
-    page.write_text(content)
 
 
 def main() -> None:
@@ -132,7 +138,7 @@ def main() -> None:
     result = Result.read(given.result)
     print(text(result))
     if given.docs:
-        fill(given.docs, result)
+        fill(given.docs, parts(result))
 
 
 if __name__ == "__main__":

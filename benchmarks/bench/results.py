@@ -9,6 +9,7 @@ from math import nan
 from pathlib import Path
 
 from bench.contender import Figures, Role
+from bench.meter import NAMES, alike
 from bench.workload import Workload
 
 
@@ -51,6 +52,18 @@ class Result:
             }
             for workload, rows in self.runs.items()
         }
+
+    @property
+    def ways(self) -> list[float]:
+        """Every reading of how long a cache line took from CPU to CPU and back (in nanoseconds)."""
+        runs = [run for rows in self.runs.values() for runs in rows.values() for run in runs if run is not None]
+        return [run[name] for run in runs for name in NAMES if name in run]
+
+    def pairs(self, workload: str, own: str, other: str) -> list[tuple[float, float]]:
+        """Return the figures of two contenders in those rounds that found the CPUs alike for both."""
+        rows, figure = self.runs.get(workload, {}), self.workloads[workload].figure
+        both = zip(rows.get(own, []), rows.get(other, []), strict=False)
+        return [(a[figure], b[figure]) for a, b in both if a is not None and b is not None and alike(a, b)]
 
     def write(self, path: Path) -> None:
         """Write the file."""

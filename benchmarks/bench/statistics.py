@@ -34,7 +34,7 @@ class Interval:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.median:.3g} [{self.low:.3g}, {self.high:.3g}]"
+        return f"{self.median:.3g} [{self.low:.3g}, {self.high:.3g}] of {self.n}"
 
 
 def interval(values: Sequence[float]) -> Interval | None:

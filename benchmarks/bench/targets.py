@@ -109,21 +109,22 @@ TARGETS = (
 )
 
 
+def opponent(target: Target, result: Result) -> str:
+    """Return the name of the contender that labhub is compared with; empty if it was not there."""
+    if target.against != FASTEST:
+        return target.against
+    peers = {
+        name: np.nanmedian(values)
+        for name, values in result.figures.get(target.workload, {}).items()
+        if result.roles[name] == "peer" and name != target.without and not np.isnan(values).all()
+    }
+    return max(peers, key=peers.__getitem__, default="")
+
+
 def judge(target: Target, result: Result) -> Judgement:
     """Compare, within each round, and judge."""
-    rows = result.figures.get(target.workload, {})
-    against = target.against
-    if against == FASTEST:
-        peers = {
-            name: np.nanmedian(values)
-            for name, values in rows.items()
-            if result.roles[name] == "peer" and name != target.without and not np.isnan(values).all()
-        }
-        against = max(peers, key=peers.__getitem__, default="")
-    own, other = rows.get(target.subject, []), rows.get(against, [])
-    if target.relation == "value":
-        other = own
+    against = opponent(target, result)
+    other = target.subject if target.relation == "value" else against
     compare = RELATIONS[target.relation]
-    pairs = [compare(a, b) for a, b in zip(own, other, strict=False)]
-    found = interval([value for value in pairs if not np.isnan(value)])
+    found = interval([compare(a, b) for a, b in result.pairs(target.workload, target.subject, other)])
     return Judgement(target, against, found, verdict(found, target.bound, at_most=target.at_most))

@@ -11,8 +11,8 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import numpy as np
+from bench.compiled import built
 from bench.contender import Gate, Place, WrongSlot
-from bench.contenders.native import built
 from bench.workload import Workload
 from numpy.typing import NDArray
 

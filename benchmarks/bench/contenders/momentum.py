@@ -12,6 +12,9 @@ from bench.contender import PATIENCE, Contender, Figures, Gate, Place
 from bench.payload import measured, rows, values
 from bench.workload import Workload
 
+MOST_BUFFERS = 512
+"""Its version 2.9 refuses more."""
+
 
 class MomentumX(Contender):
     """Its own numpy integration on both sides."""
@@ -23,8 +26,8 @@ class MomentumX(Contender):
         return None if importlib.util.find_spec("momentumx") else "momentumx is not installed"
 
     def supports(self, workload: Workload) -> bool:
-        """Take part in streams of lossless readers."""
-        return workload.kind == "stream" and not workload.lossy
+        """Take part in streams of lossless readers, with as many slots as it can have."""
+        return workload.kind == "stream" and not workload.lossy and workload.slots_in_flight <= MOST_BUFFERS
 
     def produce(self, workload: Workload, place: Place, gate: Gate) -> None:
         """Fill its buffers in place."""

@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import IO, cast
 
-import labhub
+from bench.compiled import built
 from bench.contender import PATIENCE, Contender, Figures, Gate, Place
 from bench.payload import rate
 from bench.workload import Workload
 
 HERE = Path(__file__).parent
-FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
-"""Of compiled programs; they vanish with the process."""
-FLAGS = ("-std=c++17", "-O3", "-DNDEBUG")  # as the package itself is compiled
-
-
-@cache
-def built(source: Path, *more: str) -> Path:
-    """Compile a program, once in a process; it is removed at the end of the process."""
-    folder = tempfile.TemporaryDirectory(prefix="labhub-bench-")
-    program = Path(folder.name, source.stem)
-    command = ["g++", *FLAGS, *more, f"-I{labhub.get_include()}", str(source), "-o", str(program)]
-    subprocess.run(command, check=True, timeout=300)
-    FOLDERS.append(folder)
-    return program
 
 
 class Native(Contender):
@@ -83,6 +67,7 @@ class Pair(Native):
     """Producer and consumer in C++, on labhub's ring."""
 
     name = "C++ on the same ring"
+    prefix = ""
 
     def supports(self, workload: Workload) -> bool:
         """Take part in every stream of lossless readers."""
@@ -90,7 +75,7 @@ class Pair(Native):
 
     def produce(self, workload: Workload, place: Place, gate: Gate) -> None:
         """Be the producer."""
-        with self.running("produce", workload, place) as program:
+        with self.running(f"{self.prefix}produce", workload, place) as program:
             gate.created()
             gate.start()
             self._go(program)
@@ -100,13 +85,29 @@ class Pair(Native):
     def consume(self, workload: Workload, place: Place, gate: Gate) -> Figures:
         """Be a consumer."""
         gate.await_created()
-        with self.running("consume", workload, place) as program:
+        with self.running(f"{self.prefix}consume", workload, place) as program:
             gate.start()
             self._go(program)
             figures = self._figures(program)
             self._listen(program, "ready")
             gate.finish()
             return figures
+
+
+class Bare(Pair):
+    """Two C++ processes that spin on two counters: nothing but the bytes, from one core to the other.
+
+    Not an upper bound: a reader that follows so closely takes each line away while the next one is written, where one
+    that sleeps finds many.
+    """
+
+    name = "core to core"
+    prefix = "bare-"
+    batches = False
+
+    def supports(self, workload: Workload) -> bool:
+        """One reader; a batch is no less to move."""
+        return workload.kind == "stream" and workload.readers == 1
 
 
 class Memcpy(Native):

@@ -1,13 +1,13 @@
 // The same ring, the same slots and the same verification as bench/payload.py, without Python: what labhub's Python
 // can at best come near to. And memcpy of the same bytes, which neither can beat.
 //
-//   pair produce|consume|memcpy DIRECTORY NBYTES BATCH CAPACITY AMOUNT
+//   pair produce|consume|bare-produce|bare-consume|memcpy DIRECTORY NBYTES BATCH CAPACITY AMOUNT
 //
 // "ready" on stdout, then a line on stdin begins, the seconds on stdout, and another line on stdin ends it.
 #include <chrono>
 #include <cstdlib>
 #include <iostream>
-#include <numeric>
+#include <stdexcept>
 #include <vector>
 
 #include "labhub/consumer.hpp"
@@ -126,6 +126,59 @@ void consume(const Task& t) {
   meet();
 }
 
+// A head, a tail and slots in shared memory, and two processes that spin. No header of a slot, no wake-up, no check: not
+// something to use.
+class Bare {
+ public:
+  Bare(const Task& t, bool create) : task_(t) {
+    const std::string path = t.directory + "/bare";
+    const int fd = ::open(path.c_str(), create ? O_RDWR | O_CREAT | O_EXCL : O_RDWR, 0600);
+    const std::size_t n = 2 * kPage + t.capacity * t.nbytes;
+    if (fd < 0 || (create && ::posix_fallocate(fd, 0, static_cast<off_t>(n)))) throw std::runtime_error("no " + path);
+    void* const at = ::mmap(nullptr, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+    ::close(fd);
+    if (at == MAP_FAILED) throw std::runtime_error("cannot map " + path);
+    base_ = static_cast<std::uint8_t*>(at);
+  }
+  std::atomic<std::uint64_t>& head() const { return *reinterpret_cast<std::atomic<std::uint64_t>*>(base_); }
+  std::atomic<std::uint64_t>& tail() const { return *reinterpret_cast<std::atomic<std::uint64_t>*>(base_ + kPage); }
+  std::uint8_t* slot(std::uint64_t k) const { return base_ + 2 * kPage + k % task_.capacity * task_.nbytes; }
+
+ private:
+  static constexpr std::size_t kPage = 4096;
+  const Task& task_;
+  std::uint8_t* base_;
+};
+
+void bare_produce(const Task& t) {
+  const Bare ring(t, true);
+  const Source source(t);
+  meet();
+  std::uint64_t limit = t.capacity;
+  for (std::uint64_t k = 0; k < t.amount; ++k) {
+    while (k >= limit) limit = ring.tail().load(std::memory_order_acquire) + t.capacity;
+    std::memcpy(ring.slot(k), source.slot(k), t.nbytes);
+    ring.head().store(k + 1, std::memory_order_release);
+  }
+  meet();
+}
+
+void bare_consume(const Task& t) {
+  const Bare ring(t, false);
+  meet();
+  Stopwatch watch;
+  std::uint64_t known = 0;
+  for (std::uint64_t k = 0; k < t.amount; ++k) {
+    while (k >= known) known = ring.head().load(std::memory_order_acquire);
+    verify(t, k, ring.slot(k));
+    ring.tail().store(k + 1, std::memory_order_release);
+    if (k == 0) watch.begin();
+  }
+  watch.tell();
+  std::cout << t.amount - 1 << std::endl;
+  meet();
+}
+
 void copy(const Task& t) {
   std::vector<std::uint8_t> ring(t.capacity * t.nbytes, 1);
   const Source source(t);
@@ -152,10 +205,15 @@ int main(int n, char** words) {
   try {
     if (what == "produce") produce(task);
     else if (what == "consume") consume(task);
+    else if (what == "bare-produce") bare_produce(task);
+    else if (what == "bare-consume") bare_consume(task);
     else if (what == "memcpy") copy(task);
     else return 2;
+    return 0;
   } catch (const Fault& fault) {
     std::cerr << fault.message << std::endl;
-    return 1;
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << std::endl;
   }
+  return 1;
 }

@@ -43,6 +43,7 @@ class ZeroMQ(Contender):
         with socket(zmq.PUSH if workload.consumers == 1 else zmq.XPUB, workload) as out:
             if workload.consumers > 1:
                 out.setsockopt(zmq.XPUB_NODROP, 1)  # wait at the high-water mark rather than lose
+                out.setsockopt(zmq.XPUB_VERBOSE, 1)  # tell of each subscription, also of the same again
             out.bind(f"ipc://{place.directory}/socket")
             gate.created()
             if workload.consumers > 1:
