@@ -249,6 +249,7 @@ class Hub:
         timeout: float | None = None,
         follow: bool = False,
         schema: Schema | None = None,
+        busy_poll: bool = False,
     ) -> Consumer:
         """Attach a reader to a channel.
 
@@ -268,6 +269,10 @@ class Hub:
             marks the seam.
         schema : Schema, optional
             What the slots must look like; whatever the producer has declared unless given.
+        busy_poll : bool
+            Look for the next slot again and again instead of sleeping until the producer wakes the reader: a delay of
+            about a microsecond instead of some tens, for a whole CPU core while it waits, in every reader that does so.
+            Worth it for a control loop on a core of its own; never with fewer cores than busy processes.
 
         Returns
         -------
@@ -289,11 +294,11 @@ class Hub:
         if schema is not None and not isinstance(schema, Schema):
             raise InvalidArgument(f"schema is a labhub.Schema, not {type(schema).__name__}; Schema.infer makes one")
         patience = self._timeout if timeout is None else timeout
-        attached = self._directory.attach(channel, mode, start, patience, expected=schema)
+        attached = self._directory.attach(channel, mode, start, patience, expected=schema, busy_poll=busy_poll)
 
         def reattach(ended: bytes) -> Attached | None:
             self._check()
-            return self._directory.attach_to_successor(channel, mode, ended, schema)
+            return self._directory.attach_to_successor(channel, mode, ended, schema, busy_poll)
 
         consumer = Consumer(channel, attached, reattach if follow else None, self)
         self._consumers.add(consumer)
