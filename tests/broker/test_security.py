@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import zmq
 
-from labhub import BrokerConfig, BrokerService, Messenger, ProducerInfo
-from labhub.errors import AuthenticationError, InvalidArgument
+from labhub import BrokerConfig, BrokerService, ConsumerInfo, Messenger, ProducerInfo
+from labhub.errors import AuthenticationError, ChannelBusy, ChannelNotFound, InvalidArgument
 from labhub.transport.curve import CLIENT_KEY, ENROLLED, SERVER_KEY, KeyPair, data_directory, load_key
 
 ANY_PORT = "tcp://127.0.0.1:0"
@@ -115,6 +115,30 @@ def test_someone_elses_channel_is_not_deregistered(broker: BrokerService) -> Non
         with pytest.raises(LookupError):
             other.deregister_producer("c").result(5)
         assert owner.discover_producer("c") is not None
+
+
+def test_a_strangers_key_takes_nothing_over(broker: BrokerService) -> None:
+    """Whatever it has learnt from the broker itself about the channel, enrolled as it is: decision 7."""
+    guest = KeyPair.random()
+    (data_directory() / ENROLLED).write_text(guest.public)
+    known = {"instance_id": "ab" * 16, "epoch": 1}
+    with Messenger() as owner, Messenger(guest) as other:
+        for messenger in (owner, other):
+            assert messenger.connect(broker.endpoint, broker.public_key)
+        owner.register_producer("c", ProducerInfo("c", os.getpid(), bytes(32), 1, known)).result(5)
+        owner.report_metrics("c", {"rate": 1.0}).result(5)
+        found = other.discover_producer("c")
+        assert found is not None
+        for metadata in ({}, found.metadata, found.metadata | {"epoch": 2}):
+            with pytest.raises(ChannelBusy, match=str(os.getpid())):
+                other.register_producer("c", ProducerInfo("elsewhere", os.getpid(), bytes(32), 1, metadata)).result(5)
+        with pytest.raises(ChannelNotFound):
+            other.report_metrics("c", {"rate": 2.0}, producer_pid=os.getpid()).result(5)
+        assert other.query_metrics("c").values == {"rate": 1.0}
+        assert other.discover_producer("c") == found
+        taken_over = ProducerInfo("c", os.getpid(), bytes(32), 1, known | {"epoch": 2})
+        owner.register_producer("c", taken_over).result(5)  # which the same key may
+        assert other.discover_producer("c") == ConsumerInfo("c", bytes(32), 1, known | {"epoch": 2})
 
 
 def test_idle_connections_lock_nobody_out(broker: BrokerService) -> None:

@@ -46,7 +46,11 @@ class RawPeer:
     def ask(self, frames: Sequence[bytes], seconds: float = 30.0) -> list[bytes] | None:
         """Send one message; its reply, or None if there is none in time."""
         self.socket.send_multipart(frames)
-        return self.socket.recv_multipart() if self.socket.poll(round(seconds * 1000)) else None
+        while self.socket.poll(round(seconds * 1000)):
+            reply = self.socket.recv_multipart()
+            if reply[-2] != b"EVENT":
+                return reply
+        return None
 
     def flood(self, frames: Sequence[bytes]) -> list[list[bytes]]:
         """Send one message, as many as may be under way before the replies are waited for; those that were."""
@@ -55,12 +59,14 @@ class RawPeer:
         return self.settle() if self._unanswered == WINDOW else []
 
     def settle(self) -> list[list[bytes]]:
-        """Wait for the reply of each message of the flood."""
+        """Wait for the reply of each message of the flood. An event, which was asked for by chance, is none."""
         replies = []
         while self._unanswered:
             assert self.socket.poll(30_000), f"{self._unanswered} messages were not answered"
-            replies.append(self.socket.recv_multipart())
-            self._unanswered -= 1
+            reply = self.socket.recv_multipart()
+            if reply[-2] != b"EVENT":
+                replies.append(reply)
+                self._unanswered -= 1
         return replies
 
     def close(self) -> None:
