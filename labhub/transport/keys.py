@@ -168,7 +168,6 @@ def export_key(path: Path, passphrase: str) -> str:
         raise InvalidArgument(f"a passphrase has at least {SHORTEST_PASSPHRASE} characters; several words are best")
     pair = load_key(CLIENT_KEY)
     salt = nacl.utils.random(nacl.pwhash.argon2id.SALTBYTES)
-    inner = json.dumps({"public": pair.public, "secret": pair.secret}).encode()
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -176,7 +175,7 @@ def export_key(path: Path, passphrase: str) -> str:
         "opslimit": OPSLIMIT,
         "memlimit": MEMLIMIT,
         "salt": base64.b64encode(salt).decode(),
-        "box": base64.b64encode(_box(passphrase, salt, OPSLIMIT, MEMLIMIT).encrypt(inner)).decode(),
+        "box": base64.b64encode(_boxed(pair, passphrase, salt)).decode(),
     }
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -281,6 +280,11 @@ def _opened(path: Path, passphrase: str) -> KeyPair:
     if pair is None:
         raise AuthenticationError(f"the passphrase is wrong, or {path} is damaged")
     return pair
+
+
+def _boxed(pair: KeyPair, passphrase: str, salt: bytes) -> bytes:
+    inner = json.dumps({"public": pair.public, "secret": pair.secret}).encode()
+    return bytes(_box(passphrase, salt, OPSLIMIT, MEMLIMIT).encrypt(inner))
 
 
 def _unboxed(passphrase: str, salt: bytes, box: bytes, opslimit: Any, memlimit: Any) -> KeyPair | None:
