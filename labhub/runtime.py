@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +12,9 @@ from pathlib import Path
 import msgspec
 
 from labhub import __version__, liveness
-from labhub.errors import LabHubError, SegmentAccessError
+from labhub.errors import LabHubError
 from labhub.names import NAME, check_name
+from labhub.private import private_directory
 
 
 class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,14 +104,9 @@ def runtime_directory() -> Path:
     Raises
     ------
     SegmentAccessError
-        If it belongs to somebody else or is open to others.
+        As `private_directory`.
     """
-    path = runtime_path()
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = path.stat()
-    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
-        raise SegmentAccessError(f"{path} must be yours alone; run: chmod 700 '{path}'", path=str(path))
-    return path
+    return private_directory(runtime_path())
 
 
 def path_of(name: str) -> Path:

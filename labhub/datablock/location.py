@@ -10,6 +10,7 @@ from pathlib import Path
 
 import platformdirs
 
+from labhub.errors import InvalidArgument
 from labhub.names import check_name
 
 logger = logging.getLogger(__name__)
@@ -28,9 +29,15 @@ def segment_directory(broker_name: str = "default") -> str:
     ------
     InvalidName
         If the broker's name cannot be a file name.
+    InvalidArgument
+        If the variable is no text, which the broker could not pass on to others.
     """
     check_name(broker_name, "broker")
     base = os.environ.get("LABHUB_SHM_DIR") or _default_base()
+    try:
+        base.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"LABHUB_SHM_DIR is not UTF-8: {os.fsencode(base)!r}") from None
     return os.path.join(os.path.abspath(base), broker_name)
 
 

@@ -17,6 +17,7 @@ from labhub.broker import DEFAULT_ENDPOINT, BrokerConfig, BrokerService
 from labhub.errors import BrokerUnreachable, LabHubError, TimeoutExpired
 from labhub.hub.holder import describe_process, is_kernel
 from labhub.names import check_name
+from labhub.private import private_directory
 from labhub.runtime import ConnectionFile
 from labhub.transport.curve import data_directory
 
@@ -103,13 +104,12 @@ def start_broker(name: str = "default", endpoint: str = DEFAULT_ENDPOINT, timeou
     BrokerUnreachable
         It did not start; the message has the last line of its log.
     InvalidName, SegmentAccessError
-        The name cannot be one, or the runtime directory is not private.
+        The name cannot be one, or the runtime directory or the one for keys and logs is not private.
     """
     check_name(name, "broker")
     if running := runtime.find_live(name):
         return running
-    log = data_directory() / f"broker-{name}.log"
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = private_directory(data_directory()) / f"broker-{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "labhub.cli", "broker", "run", "--name", name, "--listen", endpoint],

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
-from labhub.errors import BrokerUnreachable, LabHubError
+from labhub.errors import AuthenticationError, BrokerUnreachable, LabHubError
 from labhub.protocol.client_state import ClientState, Done, Sink
 from labhub.protocol.messages import Message, WatchReq
 from labhub.transport.curve import KeyPair
@@ -141,12 +141,29 @@ class Worker:
         """Follow a broker that came back at another endpoint, or with another key."""
         if self._down_since is None:
             self._down_since = now
-        if self._resolve is None or now - self._down_since < RESOLVE_AFTER:
+        if self._resolve is None:
+            self._fail_refused()
+            return
+        if now - self._down_since < RESOLVE_AFTER:
             return
         self._down_since = now
         place = self._resolve()
-        if place is None or place == self._place:
-            return
+        if place == self._place:
+            self._fail_refused()
+        elif place is not None:
+            self._move(place)
+
+    def _fail_refused(self) -> None:
+        """Where a key was refused and there is no other place to ask, end what waits for an answer, saying so.
+
+        What is registered stays noted, for the case that the right broker comes back.
+        """
+        try:
+            self._dealer.require_authentic()
+        except AuthenticationError as refusal:
+            self._state.fail_all(refusal)
+
+    def _move(self, place: tuple[str, str]) -> None:
         logger.info("the broker is now at %s", place[0])
         try:
             dealer = Dealer(*place, self._key)

@@ -114,16 +114,36 @@ inline void check_private(const struct stat& s, bool directory, const std::strin
     throw Fault(Code::access, path + " is open to other users; run: chmod go-rwx '" + path + "'").with("path", path);
 }
 
+// The place of a segment directory, opened. A link, or somebody else's, could lead us elsewhere; what anybody may write
+// into is good enough where nobody may rename another's entries there, as in /tmp.
+inline int open_place(const std::string& path, bool create) {
+  if (create && ::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) throw system_fault(errno, "cannot create", path);
+  const int fd = ::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0) throw system_fault(errno == ENOTDIR ? ELOOP : errno, "cannot open", path);
+  struct stat s {};
+  const bool known = ::fstat(fd, &s) == 0;
+  const bool ours = known && (s.st_uid == ::geteuid() || s.st_uid == 0);
+  if (ours && (!(s.st_mode & 022) || (s.st_mode & S_ISVTX))) return fd;
+  ::close(fd);
+  throw Fault(Code::access, path + (ours ? " can be written by other users; run: chmod go-w '" + path + "'"
+                                         : " belongs to uid " + str(s.st_uid) + "; choose another place"))
+      .with("path", path);
+}
+
 // The directory, opened and checked. Names are resolved relative to it, so that nobody can swap it afterwards.
 inline int open_directory(const std::string& path, bool create) {
   if (path.find('\0') != std::string::npos) throw Fault(Code::invalid_argument, "a directory name contains NUL");
-  if (create) {
-    const std::size_t slash = path.find_last_of('/');
-    if (slash != std::string::npos && slash > 0) ::mkdir(path.substr(0, slash).c_str(), 0700);
-    if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) throw system_fault(errno, "cannot create", path);
+  const std::size_t slash = path.find_last_of('/');
+  const int place = open_place(slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash), create);
+  const std::string name = path.substr(slash + 1);  // npos + 1 is 0
+  int fd = -1, error = 0;
+  if (create && ::mkdirat(place, name.c_str(), 0700) != 0) error = errno;
+  if (!error || error == EEXIST) {
+    fd = ::openat(place, name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    error = errno == ENOTDIR ? ELOOP : errno;
   }
-  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-  if (fd < 0) throw system_fault(errno == ENOTDIR ? ELOOP : errno, "cannot open the segment directory", path);
+  ::close(place);
+  if (fd < 0) throw system_fault(error, "cannot open the segment directory", path);
   struct stat s {};
   if (::fstat(fd, &s) != 0) s.st_mode = 0;
   try {
