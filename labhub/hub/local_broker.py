@@ -18,7 +18,7 @@ from labhub.errors import BrokerUnreachable, LabHubError, TimeoutExpired
 from labhub.hub.holder import describe_process, is_kernel
 from labhub.names import check_name
 from labhub.runtime import ConnectionFile
-from labhub.transport.curve import data_directory
+from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, data_directory, load_key
 
 # How often a change in the runtime directory is looked for (in seconds).
 LOOK_INTERVAL = 0.02
@@ -101,14 +101,20 @@ def start_broker(name: str = "default", endpoint: str = DEFAULT_ENDPOINT, timeou
     ------
     BrokerUnreachable
         It did not start; the message has the last line of its log.
-    InvalidName, SegmentAccessError
-        The name cannot be one, or the runtime directory is not private.
+    AuthenticationError
+        A key file is unusable.
+    InvalidName, SegmentAccessError, SegmentSpaceError
+        The name cannot be one, the runtime directory is not private, or there is no room for a key.
     """
     check_name(name, "broker")
     if running := runtime.find_live(name):
         return running
+    for key in (
+        CLIENT_KEY,
+        SERVER_KEY,
+    ):  # here: where there is no room for a key, there is none for the log that says so
+        load_key(key)
     log = data_directory() / f"broker-{name}.log"
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "labhub.cli", "broker", "run", "--name", name, "--listen", endpoint],

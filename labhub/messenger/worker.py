@@ -144,11 +144,11 @@ class Worker:
         if self._resolve is None or now - self._down_since < RESOLVE_AFTER:
             return
         self._down_since = now
-        place = self._resolve()
-        if place is None or place == self._place:
-            return
-        logger.info("the broker is now at %s", place[0])
         try:
+            place = self._resolve()
+            if place is None or place == self._place:
+                return
+            logger.info("the broker is now at %s", place[0])
             dealer = Dealer(*place, self._key)
         except LabHubError as error:
             logger.warning("cannot follow the broker: %s", error)
