@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -316,3 +318,34 @@ def test_14_failed_attach_leaves_the_owners_segment_as_it_was(fault: Fault, priv
                 content = place("x").read_bytes()
             with open_consumer("x", FRAME, start="oldest", shared_secret=7) as c:
                 assert next(c.batches(timeout=30)).data[:, 0].tolist() == list(range(5 + len(attempts)))
+
+
+@pytest.mark.fault(14)
+def test_14_directory_that_cannot_be_written(fault: Fault, private_dirs: Path) -> None:
+    if os.geteuid() == 0:
+        drop = "import os; os.setuid(65534)\n"
+        shm = Path("/dev/shm") / f"labhub-test-nobody-{os.getpid()}"
+    else:
+        drop, shm = "", private_dirs / "shm"
+    shm.mkdir(0o700, exist_ok=True)
+    code = f"""
+from labhub import Schema
+from labhub.datablock.producer import open_producer
+from labhub.errors import SegmentAccessError
+{drop}
+try:
+    open_producer("x", Schema.infer(dtype="i8"), directory={str(shm / "default")!r}, capacity=4)
+except SegmentAccessError as error:
+    print(error)
+"""
+    try:
+        shm.chmod(0o700 if os.geteuid() == 0 else 0o500)
+        with fault.round():
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+            assert str(shm) in done.stdout, done.stderr
+            assert list(shm.iterdir()) == []
+            fault.happened()
+    finally:
+        shm.chmod(0o700)
+        if os.geteuid() == 0:
+            shm.rmdir()
