@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from labhub import __version__, liveness
-from labhub.errors import LabHubError
+from labhub.errors import LabHubError, raise_if_exhausted
 from labhub.names import NAME, check_name
 from labhub.private import private_directory
 
@@ -69,13 +69,20 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
         ------
         SegmentAccessError
             If the runtime directory is not private.
+        SegmentSpaceError
+            If it is full; nothing is left there then.
         """
         path = path_of(self.name)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(self), indent=1))
-        os.replace(temporary, path)
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(self), indent=1))
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise_if_exhausted(error, f"cannot write {path}")
+            raise
         return path
 
     def remove(self) -> None:
@@ -132,16 +139,25 @@ def connection_files() -> list[Path]:
 
 
 def find(name: str = "default") -> ConnectionFile | None:
-    """Return the connection file of a broker; None if there is none, or what is there is not one."""
+    """Return the connection file of a broker; None if there is none, or what is there is not one.
+
+    Raises
+    ------
+    SegmentSpaceError
+        If no file can be opened to find out.
+    """
     path = path_of(name)
     try:
         return msgspec.json.decode(path.read_bytes(), type=ConnectionFile)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except OSError as error:
+        raise_if_exhausted(error, f"cannot read {path}")
+        return None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 
 def find_live(name: str = "default") -> ConnectionFile | None:
-    """Return the connection file of a broker whose process runs, else None."""
+    """Return the connection file of a broker whose process runs, else None; raises as `find`."""
     found = find(name)
     return found if found is not None and found.alive else None
 
@@ -154,10 +170,16 @@ def claimed(name: str) -> Iterator[None]:
     ------
     LabHubError
         A broker of that name runs already.
+    SegmentSpaceError
+        There is no room for the file.
     """
     path = path_of(name).with_suffix(".lock")
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise_if_exhausted(error, f"cannot create {path}")
+            raise
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -19,7 +19,7 @@ from labhub.hub.holder import describe_process, is_kernel
 from labhub.names import check_name
 from labhub.private import private_directory
 from labhub.runtime import ConnectionFile
-from labhub.transport.curve import data_directory
+from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, data_directory, load_key
 
 # How often a change in the runtime directory is looked for (in seconds).
 LOOK_INTERVAL = 0.02
@@ -103,12 +103,18 @@ def start_broker(name: str = "default", endpoint: str = DEFAULT_ENDPOINT, timeou
     ------
     BrokerUnreachable
         It did not start; the message has the last line of its log.
-    InvalidName, SegmentAccessError
-        The name cannot be one, or the runtime directory or the one for keys and logs is not private.
+    AuthenticationError
+        A key file is unusable.
+    InvalidName, SegmentAccessError, SegmentSpaceError
+        The name cannot be one, the runtime directory or the one for keys and logs is not private, or there is no room
+        for a key.
     """
     check_name(name, "broker")
     if running := runtime.find_live(name):
         return running
+    # Here, because where there is no room for a key there is none for the log that would say so.
+    for key in (CLIENT_KEY, SERVER_KEY):
+        load_key(key)
     log = private_directory(data_directory()) / f"broker-{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

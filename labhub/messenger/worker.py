@@ -147,11 +147,19 @@ class Worker:
         if now - self._down_since < RESOLVE_AFTER:
             return
         self._down_since = now
-        place = self._resolve()
+        place = self._place_now()
         if place == self._place:
             self._fail_refused()
         elif place is not None:
             self._move(place)
+
+    def _place_now(self) -> tuple[str, str] | None:
+        """Where the broker is by its connection file; None if that says nothing, or cannot be read just now."""
+        try:
+            return None if self._resolve is None else self._resolve()
+        except LabHubError as error:
+            logger.warning("cannot follow the broker: %s", error)
+            return None
 
     def _fail_refused(self) -> None:
         """Where a key was refused and there is no other place to ask, end what waits for an answer, saying so.

@@ -14,7 +14,7 @@ import platformdirs
 import zmq
 from zmq.utils import z85
 
-from labhub.errors import AuthenticationError, InvalidArgument
+from labhub.errors import AuthenticationError, InvalidArgument, raise_if_exhausted
 from labhub.private import private_directory
 
 logger = logging.getLogger(__name__)
@@ -70,8 +70,8 @@ def load_key(name: str) -> KeyPair:
     ------
     AuthenticationError
         If the file belongs to somebody else, can be read by others, is a symbolic link, or holds no key.
-    SegmentAccessError
-        If so it is with its directory.
+    SegmentAccessError, SegmentSpaceError
+        If so it is with its directory; if there is no room to make the key, or no file can be opened.
     """
     path = private_directory(data_directory()) / name
     try:
@@ -124,8 +124,22 @@ class Temporary:
 
 
 def write_private(path: Path, text: str) -> Temporary:
-    """Write a file of mode 0600 beside `path`, complete and on disk, to be linked or renamed to it."""
+    """Write a file of mode 0600 beside `path`, complete and on disk, to be linked or renamed to it.
+
+    Raises
+    ------
+    SegmentSpaceError
+        If it does not fit; nothing is left then.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        return _write(temporary, text)
+    except OSError as error:
+        raise_if_exhausted(error, f"cannot write {path}")
+        raise
+
+
+def _write(temporary: Path, text: str) -> Temporary:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     made = Temporary(temporary, descriptor)
     try:
@@ -145,6 +159,7 @@ def _read(path: Path) -> KeyPair:
     except FileNotFoundError:
         raise
     except OSError as error:
+        raise_if_exhausted(error, f"the key file {path} cannot be read")
         raise AuthenticationError(f"the key file {path} cannot be read: {error.strerror}") from None
     with os.fdopen(descriptor, encoding="ascii", errors="replace") as file:
         status = os.fstat(descriptor)

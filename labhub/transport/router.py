@@ -14,6 +14,7 @@ from labhub.errors import AuthenticationError, BrokerUnreachable, InvalidArgumen
 from labhub.protocol.messages import MAX_MESSAGE_NBYTES
 from labhub.transport.curve import AllowList, KeyPair
 from labhub.transport.dealer import Dealer
+from labhub.transport.room import require_room
 
 DOMAIN = "labhub"
 HANDSHAKE_MS = 1500
@@ -48,9 +49,12 @@ class Router:
         If the endpoint cannot be bound.
     AuthenticationError
         If a stranger's key was let in by the self-test.
+    SegmentSpaceError
+        If there are too few open files, or too little address space.
     """
 
     def __init__(self, endpoint: str, key: KeyPair | None, allowed: AllowList, *, self_test: bool = True) -> None:
+        require_room()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._authenticator: ThreadAuthenticator | None = None
         self._socket = self._context.socket(zmq.ROUTER)

@@ -14,9 +14,9 @@ namespace labhub {
 using Interrupted = bool (*)();  // true: a signal handler asked to stop; looked at once in every slice; may be null
 
 // Field 22 of /proc/<pid>/stat: start of the process in clock ticks since boot. Together with the pid it names a process.
-inline std::uint64_t start_time() {
+inline std::uint64_t start_time(const std::string& process = "self") {
   unsigned long long ticks = 0;
-  if (std::FILE* f = std::fopen("/proc/self/stat", "re")) {
+  if (std::FILE* f = std::fopen(("/proc/" + process + "/stat").c_str(), "re")) {
     char line[1024];
     const std::size_t n = std::fread(line, 1, sizeof line - 1, f);
     std::fclose(f);
@@ -26,6 +26,11 @@ inline std::uint64_t start_time() {
     if (p) std::sscanf(p, "%llu", &ticks);
   }
   return ticks;
+}
+
+inline void sign(OwnerLine& owner) {
+  owner.pid.store(static_cast<std::uint32_t>(::getpid()), std::memory_order_relaxed);
+  owner.start_time.store(start_time(), std::memory_order_relaxed);
 }
 
 class Endpoint {

@@ -119,8 +119,7 @@ class Producer : public Endpoint {
   void begin() {
     Header& h = header();
     epoch_ = h.owner.epoch.load(std::memory_order_relaxed) + 1;
-    h.owner.pid.store(static_cast<std::uint32_t>(::getpid()), std::memory_order_relaxed);
-    h.owner.start_time.store(start_time(), std::memory_order_relaxed);
+    if (took_over_) sign(h.owner);  // else its creator, who is us, has done so
     LABHUB_FAILPOINT(owner_pid_stored);
     h.owner.epoch.store(epoch_, std::memory_order_release);  // pairs with the acquire load of probes: pid is ours then
     LABHUB_FAILPOINT(owner_epoch_stored);

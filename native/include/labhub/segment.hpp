@@ -2,10 +2,12 @@
 #pragma once
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -288,6 +290,18 @@ inline OpenFile open_file(const DirectoryHandle& dir, const std::string& name) {
   return o;
 }
 
+// A creator allocates every byte before its file has a name, so a hole means a foreign file, whatever its header says: to
+// populate its map would take memory on that word. Asked of tmpfs only: a disk that compresses has fewer blocks than bytes.
+inline void refuse_holes(const OpenFile& o, const std::string& path) {
+  struct statfs fs {};
+  const auto allocated = static_cast<std::uint64_t>(o.status.st_blocks) * 512;
+  if (::fstatfs(o.file->get(), &fs) != 0 || fs.f_type != TMPFS_MAGIC || allocated >= static_cast<std::uint64_t>(o.status.st_size))
+    return;
+  throw Fault(Code::incompatible, path + " is not a usable DataBlock segment: of its size of " +
+              str(static_cast<std::uint64_t>(o.status.st_size)) + " bytes only " + str(allocated) + " are allocated")
+      .with("path", path).with("field", std::string("size"));
+}
+
 inline std::shared_ptr<MemoryMap> map_checked(const OpenFile& o, const std::string& path,
                                               int protection = PROT_READ | PROT_WRITE, int extra = MAP_POPULATE) {
   const auto size = static_cast<std::uint64_t>(o.status.st_size);
@@ -300,6 +314,7 @@ inline std::shared_ptr<MemoryMap> map_checked(const OpenFile& o, const std::stri
     throw system_fault(errno, "cannot read the header of", path);
   const auto& early = *reinterpret_cast<const Header*>(first);
   check_header(early, early.geometry.magic.load(std::memory_order_relaxed), size, path);
+  refuse_holes(o, path);
   auto map = std::make_shared<MemoryMap>(o.file->get(), size, protection, extra);
   const auto& h = *reinterpret_cast<Header*>(map->base());
   // acquire: pairs with the release store of magic by the creator, which comes after all of the geometry
