@@ -83,9 +83,9 @@ def is_asleep(pid: int) -> bool:
 
 
 def is_busy(pid: int, since: float) -> bool:
-    """Whether a process has used half a second of a CPU more than it had used when it said that it is ready."""
+    """Whether a process has used a fifth of a second of a CPU more than it had used when it said that it is ready."""
     times = psutil.Process(pid).cpu_times()
-    return times.user + times.system > since + 0.5
+    return times.user + times.system > since + 0.2
 
 
 @pytest.mark.parametrize("call", CALLS)
