@@ -17,7 +17,7 @@ from labhub.doctor import examine
 from labhub.errors import BrokerUnreachable
 from labhub.hub import connect, stop_broker
 from tests.conftest import wait_until
-from tests.faults.segments import CAPACITY, FRAME, Elsewhere, elsewhere, place, producer, slots
+from tests.faults.segments import BROKER, CAPACITY, FRAME, Elsewhere, elsewhere, place, producer, slots
 
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 INNOCENT = """
@@ -27,13 +27,6 @@ print("ready", flush=True)
 sys.stdin.read()
 """
 READER = 'c = open_consumer("x", FRAME, mode="lossless"); print("ready", flush=True); sys.stdin.read()'
-BROKER = """
-from labhub.hub import named_broker
-with named_broker(endpoint="tcp://127.0.0.1:0") as service:
-    service.start()
-    print("ready", flush=True)
-    sys.stdin.read()
-"""
 ON_HUB = """
 import labhub
 hub = labhub.connect()

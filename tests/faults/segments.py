@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from labhub.errors import LabHubError
 
 FRAME = Schema.infer(dtype="u8", shape=(64,))
 CAPACITY = 16
+PATIENCE = 120.0
+"""For how long another process may be silent when it is asked (in seconds)."""
 HEADER_NBYTES = 512 + 64 * 128
 
 # layout.hpp: the two lines that nobody changes once magic is stored, each field with its first byte.
@@ -62,6 +65,15 @@ for line in sys.stdin:  # how many more are to be written
 p.close()
 """
 
+BROKER = """
+from labhub.hub import named_broker
+with named_broker(endpoint="tcp://127.0.0.1:0") as service:
+    service.start()
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+"""The program of a broker."""
+
 
 class Elsewhere:
     """A Python process that runs a program; its lines are a conversation."""
@@ -72,9 +84,15 @@ class Elsewhere:
         self.pid = self.process.pid
 
     def read(self) -> str:
-        """Return its next line; empty once it has ended."""
+        """Return its next line; empty once it has ended, which it has if it says nothing for too long."""
         assert self.process.stdout is not None  # a pipe, above
-        return self.process.stdout.readline().strip()
+        patience = threading.Timer(PATIENCE, self.process.kill)
+        patience.start()
+        try:
+            return self.process.stdout.readline().strip()
+        finally:
+            patience.cancel()
+            patience.join()
 
     def ask(self, line: object) -> str:
         """Tell it something, and return its answer."""

@@ -20,7 +20,7 @@ IN_A_PID_NAMESPACE = ["unshare", "--map-root-user", "--mount", "--pid", "--fork"
 LAST_PID = "echo 100 > /proc/sys/kernel/ns_last_pid"
 
 
-@pytest.mark.fault(7, full=5)
+@pytest.mark.fault(7, full=2)
 def test_07_pid_given_to_another_process(fault: Fault) -> None:
     probe = subprocess.run([*IN_A_PID_NAMESPACE, "sh", "-c", LAST_PID], capture_output=True, text=True, timeout=60)
     if probe.returncode:
@@ -67,7 +67,7 @@ class Racers:
             process.communicate()
 
 
-@pytest.mark.fault(15, quick=200, full=4_000)
+@pytest.mark.fault(15, quick=100, full=2_000)
 def test_15_two_producers_race_to_create_take_over_and_unlink(fault: Fault, private_dirs: Path) -> None:
     racers = Racers(private_dirs / "barrier")
     pids = [process.pid for process in racers.processes]
@@ -125,7 +125,7 @@ def word_at(offset: int) -> int:
         return int(struct.unpack("<I", file.read(4))[0])
 
 
-@pytest.mark.fault(38, full=3)
+@pytest.mark.fault(38, full=2)
 def test_38_waits_across_the_wrap_of_seq_and_data_word(fault: Fault) -> None:
     for _ in fault.each_round():
         for limit in (*CROSSED.values(), 2**63 - 1 - BURST):  # 2**63 slots would take a thousand years and more
@@ -146,7 +146,7 @@ def test_38_waits_across_the_wrap_of_seq_and_data_word(fault: Fault) -> None:
                 assert (received + lost, expected) == (BEFORE + BURST, limit + BURST)
 
 
-@pytest.mark.fault(38, full=3)
+@pytest.mark.fault(38, full=2)
 def test_38_waits_across_the_wrap_of_the_space_word(fault: Fault) -> None:
     for _ in fault.each_round():
         for limit in (2**31, 2**32):
@@ -175,7 +175,7 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.fault(38, full=3)
+@pytest.mark.fault(38, full=2)
 def test_38_takeover_at_the_wrap(fault: Fault) -> None:
     for _ in fault.each_round():
         for limit in CROSSED.values():

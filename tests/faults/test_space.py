@@ -14,7 +14,7 @@ from labhub import Messenger, runtime
 from labhub.hub import connect
 from tests.conftest import wait_until
 from tests.faults.rounds import Fault
-from tests.faults.segments import elsewhere
+from tests.faults.segments import BROKER, elsewhere
 
 MIB = 1024 * 1024
 # In a mount namespace of its own: nobody else sees the small file system, and it is gone when this ends.
@@ -209,13 +209,6 @@ def test_09_runtime_and_key_directories_full(fault: Fault) -> None:
             fault.happened(out.count("refused"))
 
 
-BROKER = """
-from labhub.hub import named_broker
-with named_broker(endpoint="tcp://127.0.0.1:0") as service:
-    service.start()
-    print("ready", flush=True)
-    sys.stdin.read()
-"""
 CLIENT = """
 import resource, labhub, psutil
 from labhub.errors import SegmentSpaceError

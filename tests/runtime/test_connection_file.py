@@ -85,3 +85,28 @@ def test_the_start_of_a_process_does_not_hang_on_the_wall_clock() -> None:
     assert liveness.start_time_of(child.pid) is None
     uptime = ConnectionFile.of_this_process("lab", "tcp://127.0.0.1:1", "key").uptime
     assert 0 <= uptime <= time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def test_without_open_files_nobody_is_dead() -> None:
+    """What cannot be read now is an error, not an answer, and can be read again later."""
+    mine = ConnectionFile.of_this_process("lab", "tcp://127.0.0.1:1", "key")
+    mine.write()
+    code = """
+import os, resource
+from labhub import liveness, runtime
+from labhub.errors import SegmentSpaceError
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, 4096))
+for look in (lambda: runtime.find_live("lab"), lambda: liveness.start_time_of(os.getpid()), liveness.boot_id):
+    try:
+        look()
+    except SegmentSpaceError as error:
+        assert "ulimit -n" in str(error)
+    else:
+        raise AssertionError("it could be read")
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+assert liveness.boot_id()
+assert runtime.find_live("lab").alive
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    mine.remove()
