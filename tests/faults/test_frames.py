@@ -183,7 +183,7 @@ def test_23_message_of_up_to_100_megabytes(fault: Fault) -> None:
 
 @pytest.mark.fault(23, quick=3, full=10, share=0.1)
 def test_23_message_of_many_frames(fault: Fault) -> None:
-    """No setting of libzmq limits them, as docs/security.md says. What they took is used again, and does not grow."""
+    """No setting of libzmq limits them: decision 8. What they took is used again, and does not grow."""
     with broker_process() as place:
         memory = Memory(place.pid)
         for _ in fault.each_round():
