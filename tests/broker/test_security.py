@@ -27,24 +27,9 @@ def broker() -> Iterator[BrokerService]:
         yield service
 
 
-def knock(broker: BrokerService, key: KeyPair, server_key: str = "") -> bool:
+def knock(broker: BrokerService, key: KeyPair) -> bool:
     with Messenger(key) as messenger:
-        return messenger.connect(broker.endpoint, server_key or broker.public_key)
-
-
-def test_the_users_own_key_opens_and_a_strangers_does_not(broker: BrokerService) -> None:
-    assert knock(broker, load_key(CLIENT_KEY))
-    began = time.monotonic()
-    with pytest.raises(AuthenticationError, match="refused this client's key"):
-        knock(broker, KeyPair.random())
-    assert time.monotonic() - began < 2
-
-
-def test_a_wrong_server_key_is_noticed(broker: BrokerService) -> None:
-    began = time.monotonic()
-    with pytest.raises(AuthenticationError, match="does not answer to the public key"):
-        knock(broker, load_key(CLIENT_KEY), KeyPair.random().public)
-    assert time.monotonic() - began < 2
+        return messenger.connect(broker.endpoint, broker.public_key)
 
 
 def test_a_port_that_says_nothing_is_noticed() -> None:
@@ -91,11 +76,10 @@ def test_key_files_are_private_and_persistent(name: str) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda p: p.chmod(0o644), "chmod 600"),
         (lambda p: p.write_text("nonsense"), "holds no key pair"),
         (lambda p: (p.rename(p.with_name("real")), p.symlink_to(p.with_name("real"))), "cannot be read"),
     ],
-    ids=["readable by others", "garbage", "symbolic link"],
+    ids=["garbage", "symbolic link"],
 )
 def test_key_files_that_are_not_to_be_trusted(spoil: Callable[[Path], Any], message: str) -> None:
     secret = load_key(CLIENT_KEY).secret
@@ -170,16 +154,3 @@ def test_two_clients_with_one_routing_id_get_their_own_replies() -> None:
         finally:
             for client in clients:
                 client.close(0)
-
-
-def test_an_oversized_message_closes_its_connection_and_the_broker_serves_on() -> None:
-    with BrokerService(BrokerConfig(endpoint=ANY_PORT, use_curve=False)) as broker, zmq.Context() as context:
-        with context.socket(zmq.DEALER) as client:
-            client.setsockopt(zmq.LINGER, 0)
-            client.connect(broker.endpoint)
-            client.send_multipart([b"DISC_REQ", bytes(1 << 20)])
-            assert not client.poll(200)
-        with context.socket(zmq.DEALER) as client:
-            client.connect(broker.endpoint)
-            client.send_multipart([b"LIST_REQ", b"{}"])
-            assert client.poll(5000)
