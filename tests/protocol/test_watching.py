@@ -58,6 +58,27 @@ def test_a_dead_producer_is_told_when_it_dies_and_when_it_is_removed() -> None:
     assert talk.events() == [("gone", "c", 2)]
 
 
+@pytest.mark.parametrize("refresh", [False, True], ids=["heartbeats", "registers again"])
+def test_a_producer_that_was_told_dead_and_is_back(refresh: bool) -> None:
+    """Its client was cut off for so long that its heartbeats ran out."""
+    talk = Watched()
+    talk.register()
+    talk.say(ALICE, "HEARTBEAT_REQ", producer_pid=1, channels=["c"])
+    now = HEARTBEAT_EXPIRY + 1.0
+    talk.say(BOB, "WATCH_REQ", now - 2.0, watch_id="w")
+    talk.tick(now)
+    version = talk.state.version
+    if not refresh:
+        talk.say(ALICE, "HEARTBEAT_REQ", now, producer_pid=1, channels=["c"])
+    talk.register(now=now)
+    for later in (1.0, 2.0):
+        talk.tick(now + later)
+    assert talk.state.version == version + 1
+    assert talk.told[-1][1]["detail"] == "its producer, process 1, is back"
+    assert talk.told[-1][1]["channel"]["channel_name"] == "c"
+    assert talk.events() == [("appeared", "c", 0), ("producer_died", "c", 1), ("appeared", "c", 2)]
+
+
 def test_a_takeover_is_one_event_that_says_so() -> None:
     talk = Watched()
     talk.register(metadata={"instance_id": "i", "epoch": 1})
