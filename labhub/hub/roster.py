@@ -24,9 +24,10 @@ class ChannelEvent:
     ----------
     kind : {"appeared", "gone", "schema", "producer_died", "checksum_error"}
         ``"appeared"``: it is there; if it was before, it has another producer now, or the one that was told dead is
-        back: `detail` says which, and whether the segment was taken over. ``"gone"``: it is not there any more. ``"schema"``: it was there before, and has another
-        schema now. ``"producer_died"``: it waits for a takeover, and will be gone soon without one.
-        ``"checksum_error"``: a reader found a slot that does not match its checksum; `detail` names the seq.
+        back: `detail` says which, and whether the segment was taken over. ``"gone"``: it is not there any more.
+        ``"schema"``: it was there before, and has another schema now. ``"producer_died"``: it waits for a takeover, and
+        will be gone soon without one. ``"checksum_error"``: a reader found a slot that does not match its checksum;
+        `detail` names the seq.
     channel : str
         Its name.
     info : ChannelInfo or None
