@@ -120,6 +120,7 @@ class BrokerState:
             request = codec.decode(envelope)
             if not self._allowed(peer.key):
                 raise ProtocolError("this client's key is not on the allow-list", code=ErrorCode.UNAUTHORIZED.value)
+            self.watches.meet(peer)
             reply = self._answer(peer, request, now, marked=envelope.marked)
         except ProtocolError as error:
             marked = envelope.marked if envelope else getattr(error, "marked", False)

@@ -153,6 +153,16 @@ def test_a_watch_belongs_to_a_connection_and_a_pattern() -> None:
     assert len(talk.state.watches) == 2
 
 
+def test_a_routing_id_that_another_client_has_now_hears_nothing_of_the_earlier_one() -> None:
+    talk = Watched()
+    talk.say(Peer(BOB.routing_id, BOB.key), "DISC_REQ", channel_name="x")
+    assert len(talk.state.watches) == 1
+    talk.say(Peer(BOB.routing_id, ALICE.key), "DISC_REQ", channel_name="x")
+    assert len(talk.state.watches) == 0
+    talk.register()
+    assert talk.events() == []
+
+
 def test_unwatching_ends_it_and_twice_is_harmless() -> None:
     talk = Watched()
     assert talk.say(ALICE, "UNWATCH_REQ", watch_id="w")["status"] == "success"
