@@ -16,6 +16,11 @@ from labhub.errors import LabHubError, raise_if_exhausted
 from labhub.names import NAME, check_name
 from labhub.private import private_directory
 
+LOOK_INTERVAL = 0.02
+"""How often a change in the runtime directory is looked for (in seconds)."""
+HOLDER_PATIENCE = 2.0
+"""How long a broker may hold its lock without a connection file, before it is taken for one that runs (in seconds)."""
+
 
 class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
     """What ``broker-<name>.json`` says.
@@ -166,6 +171,9 @@ def find_live(name: str = "default") -> ConnectionFile | None:
 def claimed(name: str) -> Iterator[None]:
     """Hold the lock file of a broker's name, which the kernel releases whatever happens to this process.
 
+    A holder that cannot be found is a broker that is just starting, or just dying: it is waited for, so that the first
+    can be named, and the second does not keep its successor from starting.
+
     Raises
     ------
     LabHubError
@@ -174,6 +182,7 @@ def claimed(name: str) -> Iterator[None]:
         There is no room for the file.
     """
     path = path_of(name).with_suffix(".lock")
+    deadline = time.monotonic() + HOLDER_PATIENCE
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -184,7 +193,10 @@ def claimed(name: str) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise _already_running(name) from None
+            if find_live(name) is not None or time.monotonic() > deadline:
+                raise _already_running(name) from None
+            time.sleep(LOOK_INTERVAL)
+            continue
         # The holder before us may have unlinked the file between our open and our lock.
         if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
             break

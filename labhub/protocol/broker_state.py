@@ -120,6 +120,7 @@ class BrokerState:
             request = codec.decode(envelope)
             if not self._allowed(peer.key):
                 raise ProtocolError("this client's key is not on the allow-list", code=ErrorCode.UNAUTHORIZED.value)
+            self.watches.meet(peer)
             reply = self._answer(peer, request, now, marked=envelope.marked)
         except ProtocolError as error:
             marked = envelope.marked if envelope else getattr(error, "marked", False)
@@ -208,7 +209,8 @@ class BrokerState:
         elif new.succeeds(old):
             self._tell(EventKind.APPEARED, new, now, f"taken over from process {old.producer_pid}")
         elif not refreshed:
-            self._tell(EventKind.APPEARED, new, now, f"replaces process {old.producer_pid}, which died")
+            died = f"replaces process {old.producer_pid}, which died"
+            self._tell(EventKind.APPEARED, new, now, new.is_back if new.owner == old.owner else died)
 
     def _discover(self, request: DiscReq) -> Message:
         entry = self._known(request.channel_name)
@@ -386,7 +388,7 @@ class BrokerState:
                 continue
             entry.consumers = {who: at for who, at in entry.consumers.items() if now - at <= HEARTBEAT_EXPIRY}
             if self.liveness(entry, now) != "dead":
-                entry.dead_since = None
+                self._revive(entry, now)
             elif entry.dead_since is None:
                 entry.dead_since = now
                 self._tell(EventKind.PRODUCER_DIED, entry)
@@ -394,6 +396,12 @@ class BrokerState:
                 self._remove_dead(entry)
         del self._to_probe[:PROBES_PER_TICK]
         return self._told()
+
+    def _revive(self, entry: Registration, now: float) -> None:
+        """Take a death back, if one was told: the client was only cut off from the broker for a while."""
+        if entry.dead_since is not None:
+            entry.dead_since = None
+            self._tell(EventKind.APPEARED, entry, now, entry.is_back)
 
     def close(self, now: float) -> None:
         """Remove everything that dead producers left, without waiting for a takeover: the broker stops."""

@@ -21,6 +21,10 @@ HANDSHAKE_MS = 1500
 """A peer that has not finished its handshake by then is cut off (in milliseconds); libzmq's own 30 s would let a few
 hundred idle connections lock everybody else out."""
 
+BACKLOG = 1024
+"""So many connections may wait to be accepted. The kernel drops the next one, whose client tries again a second later:
+with libzmq's own 100, a few hundred at once held everybody up."""
+
 
 @dataclass(frozen=True)
 class Incoming:
@@ -72,6 +76,7 @@ class Router:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_NBYTES)
         socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        socket.setsockopt(zmq.BACKLOG, BACKLOG)
         socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10_000)
         if key is None:

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from labhub import liveness, runtime
-from labhub.errors import InvalidName, SegmentAccessError
+from labhub.errors import InvalidName, LabHubError, SegmentAccessError
 from labhub.runtime import ConnectionFile
 
 
@@ -110,3 +112,20 @@ assert runtime.find_live("lab").alive
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     mine.remove()
+
+
+def test_a_lock_whose_holder_cannot_be_found_is_waited_for(private_dirs: Path) -> None:
+    """It is a broker that was killed a moment ago, or one that has not written its connection file yet."""
+    with (private_dirs / "run" / "broker-lab.lock").open("w") as dying:
+        fcntl.flock(dying, fcntl.LOCK_EX)
+        end = threading.Timer(0.1, lambda: fcntl.flock(dying, fcntl.LOCK_UN))
+        end.start()
+        with runtime.claimed("lab"):
+            end.join()
+            announce = threading.Timer(0.1, ConnectionFile.of_this_process("lab", "tcp://127.0.0.1:1", "key").write)
+            announce.start()
+            with pytest.raises(LabHubError, match=rf"runs already: pid {os.getpid()} at tcp://127.0.0.1:1"):
+                with runtime.claimed("lab"):
+                    pass
+        announce.join()
+    runtime.path_of("lab").unlink()
