@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import struct
 import subprocess
 import sys
 import time
@@ -19,6 +16,7 @@ from labhub.protocol.messages import HEARTBEAT_INTERVAL
 from tests.conftest import wait_until
 from tests.faults.clock_subject import CHANNEL, PATIENCE
 from tests.faults.rounds import Fault
+from tests.faults.stepped import stepped_environment
 
 ROOT = Path(__file__).parents[2]
 DAY = 24 * 3600
@@ -27,21 +25,9 @@ SLACK = 5.0
 """How late a wait may end on a machine that does other things as well (in seconds); a day is what is looked for."""
 
 
-@pytest.fixture
-def stepped(tmp_path: Path) -> dict[str, str]:
-    """An environment whose processes share a wall clock that can be stepped."""
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("the clock needs a C compiler: apt-get install g++")
-    source, library, offset = Path(__file__).with_name("stepped_clock.c"), tmp_path / "clock.so", tmp_path / "offset"
-    flags = ["-x", "c", "-std=c11", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror"]
-    subprocess.run([compiler, *flags, str(source), "-o", str(library)], check=True, timeout=120)
-    offset.write_bytes(struct.pack("<q", 0))
-    return os.environ | {"LD_PRELOAD": str(library), "STEPPED_CLOCK": str(offset)}
-
-
 @pytest.mark.fault(28, quick=len(STEPS), full=3 * len(STEPS))
-def test_28_wall_clock_stepped(fault: Fault, stepped: dict[str, str]) -> None:
+def test_28_wall_clock_stepped(fault: Fault, tmp_path: Path) -> None:
+    stepped = stepped_environment(tmp_path)
     run = [sys.executable, "-m", "labhub.cli", "broker", "run", "--listen", "tcp://127.0.0.1:0"]
     broker = subprocess.Popen(run, env=stepped, stdout=subprocess.DEVNULL)
     subject = None
