@@ -131,8 +131,19 @@ def is_orphan(path: str) -> bool:
     if descriptor is None:
         return False
     try:
-        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK))
-        return bool(struct.unpack(FLOCK, found)[0] == fcntl.F_UNLCK)
+        return _is_free(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def holds_producer(descriptor_path: str) -> bool:
+    """Whether a living process holds the producer's lock of an open file, given as a path in ``/proc/<pid>/fd``."""
+    try:
+        descriptor = os.open(descriptor_path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return not _is_free(descriptor)
     finally:
         os.close(descriptor)
 
@@ -160,6 +171,12 @@ FLOCK = "hhqqi0q"
 
 def _flock(kind: int) -> bytes:
     return struct.pack(FLOCK, kind, os.SEEK_SET, PRODUCER_LOCK, 1, 0)
+
+
+def _is_free(descriptor: int) -> bool:
+    """Whether nobody holds the producer's lock of an open segment."""
+    found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK))
+    return bool(struct.unpack(FLOCK, found)[0] == fcntl.F_UNLCK)
 
 
 def _opened(path: str) -> int | None:

@@ -1,9 +1,12 @@
-"""Where a running broker can be found: the connection file in the runtime directory."""
+"""What is in the runtime directory: connection files, where running brokers are found, and files of kernels."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
+import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +23,8 @@ LOOK_INTERVAL = 0.02
 """How often a change in the runtime directory is looked for (in seconds)."""
 HOLDER_PATIENCE = 2.0
 """How long a broker may hold its lock without a connection file, before it is taken for one that runs (in seconds)."""
+
+KERNELS = re.compile(r"(labhub-)?kernels-(?P<pid>\d+)-(?P<start>\d+\.\d+)(-\w+)?")
 
 
 class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +170,34 @@ def find_live(name: str = "default") -> ConnectionFile | None:
     """Return the connection file of a broker whose process runs, else None; raises as `find`."""
     found = find(name)
     return found if found is not None and found.alive else None
+
+
+def kernel_directory() -> Path:
+    """Return the directory for the kernels that this process starts; it may not be there."""
+    return runtime_directory() / f"kernels-{os.getpid()}-{liveness.start_time_of(os.getpid())}"
+
+
+def socket_directory() -> Path:
+    """Make a directory for their sockets, where the path of `kernel_directory` is too long for a socket's."""
+    return Path(tempfile.mkdtemp(prefix=f"labhub-{kernel_directory().name}-"))
+
+
+def abandoned_directories() -> list[Path]:
+    """Return the directories of both kinds whose processes have died."""
+    found = [*runtime_directory().glob("kernels-*"), *Path(tempfile.gettempdir()).glob("labhub-kernels-*")]
+    return sorted(path for path in found if is_abandoned(path))
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether a directory was made by `kernel_directory` or `socket_directory`, in a process of yours that has died."""
+    named = KERNELS.fullmatch(path.name)
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    if named is None or not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        return False
+    return str(liveness.start_time_of(int(named["pid"]))) != named["start"]
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from labhub.errors import (
 from labhub.hub.channels import directory_of, schema_of
 from labhub.hub.lease import Lease
 from labhub.hub.mismatch import conflict, conflict_of, falsely_declared, unexpected
+from labhub.logs import event
 from labhub.messenger import Messenger, ProducerInfo
 from labhub.names import check_name
 from labhub.protocol.messages import ChannelEntry
@@ -318,7 +319,9 @@ def _instance_of(entry: ChannelEntry) -> bytes:
 
 
 def _tell_corrupt(messenger: Messenger, channel: str, seq: int) -> None:
-    logger.error("slot %d of channel %s is corrupt", seq, channel)
+    logger.error(
+        "slot %d of channel %s is corrupt", seq, channel, extra=event("slot_corrupt", channel=channel, seq=seq)
+    )
     with contextlib.suppress(BrokerUnreachable, ForkedProcessError):  # its reader is told in any case
         messenger.report_checksum_error(channel, seq)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from labhub import runtime
 from labhub.datablock.config import Checksum, checksum_policy_of, nanoseconds
 from labhub.datablock.consumer import Mode, Start
-from labhub.datablock.location import segment_directory
+from labhub.datablock.location import free_nbytes, segment_directory
 from labhub.datablock.producer import Lossless
 from labhub.errors import BrokerUnreachable, ClosedError, ForkedProcessError, InvalidArgument
 from labhub.hub.channels import Channel, ChannelInfo
@@ -23,8 +23,9 @@ from labhub.hub.consumers import Attached, Consumer
 from labhub.hub.directory import Directory
 from labhub.hub.local_broker import running_broker, start_broker
 from labhub.hub.producers import Producer, Wanted, announce_replacement
+from labhub.hub.status import ConsumerStatus, HubStatus, ProducerStatus
 from labhub.hub.watching import Watch
-from labhub.messenger import Messenger, Status
+from labhub.messenger import Messenger
 from labhub.names import check_name
 from labhub.schema import Schema
 
@@ -146,9 +147,33 @@ class Hub:
         return all(p.closed for p in self._producers.values()) and all(c.closed for c in self._consumers)
 
     @property
-    def status(self) -> Status:
-        """``"connected"``, ``"connecting"``, ``"disconnected"`` or ``"unauthorized"``. Data flows in any case."""
-        return self._messenger.status
+    def connected(self) -> bool:
+        """Whether the broker can be reached now; cheaper than `status`."""
+        return self._messenger.status == "connected"
+
+    @property
+    def status(self) -> HubStatus:
+        """``"connected"``, ``"connecting"``, ``"disconnected"`` or ``"unauthorized"``, and the facts behind it.
+
+        Its own producers, consumers and refused channels are in it. The broker is not asked, so it is there at once.
+        """
+        connection = self._messenger.connection
+        if connection is None:
+            return HubStatus("disconnected")
+        return HubStatus(
+            connection.status,
+            connection.endpoint,
+            connection.since_s,
+            connection.reconnects,
+            tuple(
+                ProducerStatus.of(producer, registered=channel in connection.registered)
+                for channel, producer in sorted(self._producers.items())
+                if not producer.closed
+            ),
+            tuple(ConsumerStatus.of(c) for c in sorted(self._consumers, key=lambda c: c.channel) if not c.closed),
+            connection.rejected,
+            free_nbytes(segment_directory(self.name)),
+        )
 
     def producer(
         self,
@@ -444,7 +469,7 @@ class Hub:
         return hub_html(self)
 
     def __repr__(self) -> str:
-        return f"Hub({self.name!r}, {'closed' if self._closed else self.status})"
+        return f"Hub({self.name!r}, {'closed' if self._closed else self._messenger.status})"
 
 
 def open_hubs() -> list[Hub]:

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from labhub.errors import LabHubError
+from labhub.logs import event
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ class Lease:
             if timeout > 0:
                 confirmation.result(timeout)
         except (LabHubError, TimeoutError) as error:
-            logger.debug("the broker did not confirm a deregistration: %s", error)
+            facts = event("deregistration_unconfirmed", reason=str(error))
+            logger.debug("the broker did not confirm a deregistration: %s", error, extra=facts)
 
     def abandon(self) -> None:
         """Close without waiting, because nobody holds the object any more. Safe inside the garbage collector."""

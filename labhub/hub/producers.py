@@ -17,6 +17,7 @@ from labhub.datablock.writing import WriteSlot
 from labhub.errors import ChannelBusy, ClosedError, InvalidArgument, SchemaConflict
 from labhub.hub.holder import describe_process
 from labhub.hub.lease import Lease
+from labhub.logs import event
 from labhub.schema import Schema
 
 if TYPE_CHECKING:
@@ -308,4 +309,5 @@ class Producer:
 
 def announce_replacement(channel: str, lines: tuple[str, ...]) -> None:
     """Tell the user, who re-ran a cell perhaps, that the earlier producer of a channel was closed, and why."""
-    logger.warning("channel %r: closed its earlier producer, which differs: %s", channel, "; ".join(lines))
+    facts = event("producer_replaced", channel=channel, differences=lines)
+    logger.warning("channel %r: closed its earlier producer, which differs: %s", channel, "; ".join(lines), extra=facts)

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from labhub.errors import ProtocolError
+from labhub.logs import event, get_logger
 from labhub.protocol import codec
 from labhub.protocol.messages import (
     HEARTBEAT_EXPIRY,
@@ -56,10 +57,14 @@ from labhub.protocol.watches import Watches
 
 __all__ = ["BrokerState", "Outgoing", "Peer"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Liveness = Literal["alive", "stalled", "dead", "unknown"]
 PROBES_PER_TICK = 200
+MAX_REASON = 300
+"""Characters of a refusal's reason that are logged: it may quote what a stranger has sent."""
+SUSPICIOUS = frozenset({ErrorCode.INVALID_REQUEST, ErrorCode.UNAUTHORIZED, ErrorCode.QUOTA_EXCEEDED})
+"""Refusals that no client of labhub's own causes in the normal course of things."""
 
 
 class BrokerState:
@@ -135,7 +140,10 @@ class BrokerState:
         if envelope is None and not self._allowed(peer.key):
             self.ignored += 1
             return []
-        logger.debug("refused: %s (%s)", error, error.code)
+        level = logging.WARNING if error.code in SUSPICIOUS else logging.INFO
+        reason = str(error)[:MAX_REASON]
+        facts = event("request_refused", code=error.code, reason=reason, key=peer.key)
+        logger.log(level, "refused: %s (%s)", reason, error.code, extra=facts)
         correlation = codec.correlation_of(envelope) if envelope else None
         reply = Error(error_code=error.code, message=str(error), correlation_id=correlation or msgspec.UNSET)
         return [Outgoing(peer.routing_id, codec.encode(reply, marked=marked))]
@@ -202,7 +210,8 @@ class BrokerState:
     def _tell_registered(self, new: Registration, old: Registration | None, now: float, *, refreshed: bool) -> None:
         """Tell the watchers of a registration; of one that was only refreshed there is nothing to tell."""
         if old is None:
-            logger.info("channel %s registered by process %d", new.channel_name, new.producer_pid)
+            facts = event("channel_registered", channel=new.channel_name, pid=new.producer_pid)
+            logger.info("channel %s registered by process %d", new.channel_name, new.producer_pid, extra=facts)
             self._tell(EventKind.APPEARED, new, now)
         elif new.declared != old.declared:
             self._tell(EventKind.SCHEMA, new, now)
@@ -224,7 +233,8 @@ class BrokerState:
     def _deregister(self, peer: Peer, request: DeregReq) -> Message:
         entry = self._owned(peer, request.channel_name, request.producer_pid)
         self._forget(entry)
-        logger.info("channel %s deregistered", entry.channel_name)
+        facts = event("channel_deregistered", channel=entry.channel_name, pid=entry.producer_pid)
+        logger.info("channel %s deregistered", entry.channel_name, extra=facts)
         self._tell(EventKind.GONE, entry)
         return DeregAck()
 
@@ -315,6 +325,8 @@ class BrokerState:
         entry = self._known(request.channel_name)
         if entry.note_corrupt(request.seq):
             self._counts["checksum_errors"] += 1
+            facts = event("checksum_error", channel=entry.channel_name, seq=request.seq, pid=entry.producer_pid)
+            logger.error("slot %d of channel %s is corrupt", request.seq, entry.channel_name, extra=facts)
             self._tell(EventKind.CHECKSUM_ERROR, entry, detail=f"seq {request.seq}")
         return ChecksumErrorAck()
 
@@ -391,6 +403,10 @@ class BrokerState:
                 self._revive(entry, now)
             elif entry.dead_since is None:
                 entry.dead_since = now
+                facts = event("producer_died", channel=entry.channel_name, pid=entry.producer_pid)
+                logger.warning(
+                    "the producer of %s, process %d, died", entry.channel_name, entry.producer_pid, extra=facts
+                )
                 self._tell(EventKind.PRODUCER_DIED, entry)
             elif now - entry.dead_since >= TAKEOVER_GRACE:
                 self._remove_dead(entry)
@@ -413,4 +429,8 @@ class BrokerState:
         self._bury(entry)
         self._forget(entry)
         self._tell(EventKind.GONE, entry, detail=f"its producer, process {entry.producer_pid}, died")
-        logger.info("channel %s removed: its producer, process %d, died", entry.channel_name, entry.producer_pid)
+        logger.info(
+            "channel %s removed: nobody took it over",
+            entry.channel_name,
+            extra=event("channel_removed", channel=entry.channel_name, pid=entry.producer_pid),
+        )

@@ -15,6 +15,7 @@ import zmq
 from zmq.utils import z85
 
 from labhub.errors import AuthenticationError, InvalidArgument, raise_if_exhausted
+from labhub.logs import event
 from labhub.private import private_directory
 
 logger = logging.getLogger(__name__)
@@ -244,6 +245,9 @@ class AllowList:
         with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
             status = os.fstat(descriptor)
             if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
-                logger.error("%s can be written by others, so nobody in it is let in; run: chmod 600 it", self._path)
+                facts = event("allow_list_unsafe", path=str(self._path))
+                logger.error(
+                    "%s can be written by others, so nobody in it is let in; run: chmod 600 it", self._path, extra=facts
+                )
                 return frozenset()
             return frozenset(key for key, _ in parse_enrolled(file.read()))

@@ -179,6 +179,22 @@ def test_datasets_have_time_seq_units_and_notes() -> None:
         assert c.snapshot().to_pandas().index.names == ["time", "v_0"]
 
 
+def test_fields_with_the_name_of_a_coordinate_get_another_one() -> None:
+    schema = Schema.infer(
+        dtype=[("time", "f8"), ("seq", "u8"), ("seq_", "u8"), ("lead", "f4")], shape=(2,), dims=("lead",),
+        units={"time": "s"},
+    )  # fmt: skip
+    with open_producer("x", schema) as p, open_consumer("x", schema) as c:
+        p.write([(0.5, 7, 8, 1.0)] * 2)
+        batch = next(c.batches())
+        ds = batch.to_xarray()
+        assert list(ds.data_vars) == ["time_", "seq__", "seq_", "lead_"]
+        assert ds.time_.attrs == {"units": "s"}
+        assert ds.seq__.values.tolist() == [[7, 7]]
+        assert (ds.seq.values.tolist(), ds.time.values[0]) == ([0], batch.time[0])
+        assert list(batch.to_pandas().columns) == ["time_", "seq__", "seq_", "lead_", "seq"]
+
+
 def test_blocks_of_samples_get_a_time_for_each_sample() -> None:
     schema = Schema.infer(np.zeros((10, 2), "f4"), dims=("time", "channel"), sample_rate=1000, units="mV")
     with open_producer("x", schema) as p, open_consumer("x", schema) as c:
