@@ -217,7 +217,7 @@ class Worker:
         try:
             return None if self._resolve is None else self._resolve()
         except LabHubError as error:
-            logger.warning("cannot follow the broker: %s", error, extra=event("broker_not_followed", error=str(error)))
+            logger.warning("cannot follow the broker: %s", error, extra=event("broker_not_followed", reason=str(error)))
             return None
 
     def _fail_refused(self) -> None:
