@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from pathlib import Path
 
 from bench.catalogue import contenders, workloads
@@ -23,6 +25,7 @@ def main() -> None:
     arguments.add_argument("--result", type=Path, default=RESULTS / "bench.json", help="the JSON file to write")
     arguments.add_argument("--chart", type=Path, help="the picture to write")
     given = arguments.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that processes and files are removed
     chosen = [w for w in workloads() if any(part in w.name for part in given.only.split("|"))]
     if not chosen:
         arguments.error(f"no workload has {given.only!r} in its name")

@@ -1,8 +1,8 @@
 """How near to each other the two CPUs are, before and after each run.
 
-A virtual machine's CPUs move: two that share a core now (a cache line takes 50 ns there and back) may be far apart a
-second later (300 ns and more), and everything that goes through shared memory is three to ten times slower then,
-whoever moves it. So every run says how far its CPUs were, and only runs that found them alike are compared.
+On a virtual machine with two CPUs a cache line took 50 to 70 ns from one to the other and back most of the time, and
+for seconds 300 to 380 ns. Two runs that found different ways are not compared: whatever moves the CPUs, or takes one of
+them away, is not what a ratio is about.
 """
 
 from __future__ import annotations

@@ -66,12 +66,12 @@ def bandwidth(workload: Workload, per_second: float) -> str:
 
 def verdicts(result: Result) -> Rows:
     """Return one row for each target whose workload was measured."""
-    rows: Rows = [("target", "", "against", "found [95 %]", "verdict")]
+    rows: Rows = [("target", "", "against", "like rounds [95 %]", "all rounds [95 %]", "verdict")]
     for target in TARGETS:
         if target.workload in result.runs:
             judgement = judge(target, result)
-            found = str(judgement.found or "")
-            rows.append((target.workload, str(target), judgement.against, found, judgement.verdict))
+            intervals = (str(judgement.found or ""), str(judgement.everything or ""))
+            rows.append((target.workload, str(target), judgement.against, *intervals, judgement.verdict))
     return rows
 
 

@@ -59,11 +59,12 @@ class Result:
         runs = [run for rows in self.runs.values() for runs in rows.values() for run in runs if run is not None]
         return [run[name] for run in runs for name in NAMES if name in run]
 
-    def pairs(self, workload: str, own: str, other: str) -> list[tuple[float, float]]:
-        """Return the figures of two contenders in those rounds that found the CPUs alike for both."""
+    def pairs(self, workload: str, own: str, other: str, *, like: bool = True) -> list[tuple[float, float]]:
+        """Return the figures of two contenders in each round, or in those that found the CPUs alike for both."""
         rows, figure = self.runs.get(workload, {}), self.workloads[workload].figure
         both = zip(rows.get(own, []), rows.get(other, []), strict=False)
-        return [(a[figure], b[figure]) for a, b in both if a is not None and b is not None and alike(a, b)]
+        runs = [(a, b) for a, b in both if a is not None and b is not None]
+        return [(a[figure], b[figure]) for a, b in runs if alike(a, b) or not like]
 
     def write(self, path: Path) -> None:
         """Write the file."""

@@ -79,9 +79,13 @@ def party(
 
 
 def usage() -> Figures:
-    """Return what this process and its children have needed so far: seconds of CPU, and how often they slept."""
+    """Return what this process and its children have had so far: seconds of CPU, sleeps, and losses of the CPU."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return {"cpu_s": sum(u.ru_utime + u.ru_stime for u in used), "sleeps": float(sum(u.ru_nvcsw for u in used))}
+    return {
+        "cpu_s": sum(u.ru_utime + u.ru_stime for u in used),
+        "sleeps": float(sum(u.ru_nvcsw for u in used)),
+        "preempted": float(sum(u.ru_nivcsw for u in used)),
+    }
 
 
 def run(contender: Contender, workload: Workload) -> Figures:
@@ -100,7 +104,7 @@ def run(contender: Contender, workload: Workload) -> Figures:
         workload = replace(workload, batch=1)
     starter = context()
     meter = program()
-    directory = Path(tempfile.mkdtemp(prefix="labhub-bench-", dir="/dev/shm"))
+    directory = Path(tempfile.mkdtemp(prefix=f"labhub-bench-{os.getpid()}-", dir="/dev/shm"))
     processes: list[BaseProcess] = []
     answers: list[Connection] = []
     try:

@@ -66,12 +66,16 @@ class Judgement:
     against : str
         The contender that it was compared with, by name.
     found : Interval or None
+        Of the rounds that found the CPUs alike: what the verdict rests on.
+    everything : Interval or None
+        Of all rounds, so that one sees what leaving the others out did.
     verdict : str
     """
 
     target: Target
     against: str
     found: Interval | None
+    everything: Interval | None
     verdict: Verdict
 
 
@@ -126,5 +130,8 @@ def judge(target: Target, result: Result) -> Judgement:
     against = opponent(target, result)
     other = target.subject if target.relation == "value" else against
     compare = RELATIONS[target.relation]
-    found = interval([compare(a, b) for a, b in result.pairs(target.workload, target.subject, other)])
-    return Judgement(target, against, found, verdict(found, target.bound, at_most=target.at_most))
+    found, everything = (
+        interval([compare(a, b) for a, b in result.pairs(target.workload, target.subject, other, like=like)])
+        for like in (True, False)
+    )
+    return Judgement(target, against, found, everything, verdict(found, target.bound, at_most=target.at_most))
