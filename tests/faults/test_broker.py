@@ -187,11 +187,13 @@ def judge_quota(place: tuple[str, str], guest: KeyPair, full: int) -> None:
 class Dealer:
     """A client that chose its routing id; `letter` marks everything that is its own."""
 
-    def __init__(self, context: zmq.Context, place: tuple[str, str], key: KeyPair, letter: str) -> None:
+    def __init__(
+        self, context: zmq.Context, place: tuple[str, str], key: KeyPair, routing_id: str, letter: str
+    ) -> None:
         self.letter = letter
         self.socket = context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.setsockopt(zmq.ROUTING_ID, b"same")
+        self.socket.setsockopt(zmq.ROUTING_ID, routing_id.encode())
         self.socket.curve_serverkey = place[1].encode()
         self.socket.curve_publickey, self.socket.curve_secretkey = key.public.encode(), key.secret.encode()
         self._monitor = self.socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
@@ -233,9 +235,10 @@ def test_27_two_clients_with_the_same_routing_id(fault: Fault, wait_until: Wait)
     with broker() as (_, endpoint), connect() as hub, zmq.Context() as context:
         place = endpoint, runtime.find_live().public_key
         for k in fault.each_round():
-            keys = {"a": mine, "b": guest}
+            # Another one in each round: of one key and one routing id, the next client inherits the last one's watch.
+            keys, same = {"a": mine, "b": guest}, f"same{k}"
             with ExitStack() as stack:
-                both = [stack.enter_context(Dealer(context, place, keys[letter], letter)) for letter in keys]
+                both = [stack.enter_context(Dealer(context, place, keys[letter], same, letter)) for letter in keys]
                 fault.happened(all(dealer.is_connected() for dealer in both))  # at the same time, with the same id
                 for dealer in random.sample(both, 2):
                     dealer.ask(range(20))
@@ -244,7 +247,7 @@ def test_27_two_clients_with_the_same_routing_id(fault: Fault, wait_until: Wait)
             (first,) = (letter for letter in keys if heard[letter])  # libzmq lets one of them in
             assert {of(word) for word in heard[first]} == {first}
             # The same routing id in other hands: the first one's watch must not go on there.
-            with Dealer(context, place, keys["b" if first == "a" else "a"], "c") as second:
+            with Dealer(context, place, keys["b" if first == "a" else "a"], same, "c") as second:
                 wait_until(lambda dealer=second: dealer.ask(range(1)) or dealer.heard(0.05), what="an answer")
                 with hub.producer(f"more{k}", dtype="f8"):
                     heard_then = second.heard(0.2)
