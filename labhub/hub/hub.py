@@ -6,7 +6,7 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
@@ -439,12 +439,20 @@ class Hub:
         # The last one first; whatever one of them raises, the others are closed, too.
         with ExitStack() as stack:
             stack.callback(self._messenger.disconnect)
-            for watch in list(self._watches):
-                stack.callback(watch.close)
-            for consumer in list(self._consumers):
-                stack.callback(consumer.close)
-            for producer in list(self._producers.values()):
-                stack.callback(producer.close)
+            ends: list[Watch | Consumer | Producer] = [*self._watches, *self._consumers, *self._producers.values()]
+            for end in ends:
+                stack.push(partial(self._close_end, end.close))
+
+    def _close_end(
+        self,
+        close: Callable[[], None],
+        kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            self._messenger.disconnect()  # interrupted: the broker's confirmations are not waited for any more
+        close()
 
     def _check(self) -> None:
         if self._pid != os.getpid():

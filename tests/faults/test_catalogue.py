@@ -13,7 +13,7 @@ def test_every_fault_of_the_catalogue_is_provoked_by_a_test_of_its_number() -> N
     assert catalogue == list(NUMBERS)
     tests = {
         int(number)
-        for module in Path(__file__).parent.glob("test_*.py")
+        for module in Path(__file__).parent.rglob("test_*.py")
         for number in re.findall(r"^def test_(\d\d)_", module.read_text(), re.MULTILINE)
     }
     assert [number for number in NUMBERS if number not in tests] == []
