@@ -34,7 +34,7 @@ def test_a_session_with_one_peer(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(result.read_text())
     assert found["failures"] == []
-    assert found["roles"] == {"labhub": "labhub", "shared_memory, sched_yield": "peer"}
+    assert found["roles"].items() >= {"labhub": "labhub", "shared_memory, sched_yield": "peer"}.items()
     for name in ("64 KiB, one by one", "64 KiB, batches of 8"):
         for runs in found["runs"][name].values():
             assert [run["per_second"] > 0 for run in runs] == [True]

@@ -75,7 +75,7 @@ def ask(dealer: Dealer, *frames: bytes) -> list[bytes]:
 
 @pytest.mark.fault(35)
 def test_35_broker_and_clients_of_other_versions(fault: Fault) -> None:
-    """The wire format has no version (decision 8): what is unknown is passed over or refused; the doctor names both."""
+    """The wire format has no version (decision 9): what is unknown is passed over or refused; the doctor names both."""
     with fault.round(), named_broker(endpoint="tcp://127.0.0.1:0") as service:
         service.start()
         with Dealer(service.endpoint, service.public_key, load_key(CLIENT_KEY)) as newer, connect() as hub:
