@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
@@ -21,6 +22,7 @@ from labhub.errors import BrokerUnreachable, ClosedError, ForkedProcessError, In
 from labhub.hub.channels import Channel, ChannelInfo
 from labhub.hub.consumers import Attached, Consumer
 from labhub.hub.directory import Directory
+from labhub.hub.lease import WITHDRAW_TIMEOUT
 from labhub.hub.local_broker import running_broker, start_broker
 from labhub.hub.producers import Producer, Wanted, announce_replacement
 from labhub.hub.watching import Watch
@@ -406,15 +408,26 @@ class Hub:
         if not self.usable:
             return
         self._closed = True
-        # The last one first; whatever one of them raises, the others are closed, too.
+        confirmations: list[Future[None]] = []
+
+        def release(end: Producer | Consumer) -> None:
+            if (confirmation := end.release()) is not None:
+                confirmations.append(confirmation)
+
+        def confirm(kind: type[BaseException] | None, *_: object) -> None:
+            if kind is None:  # whoever interrupts a close does not want to wait
+                wait(confirmations, WITHDRAW_TIMEOUT)
+
+        # The last one first; whatever one of them raises, the others are closed, too. All together are waited for.
         with ExitStack() as stack:
             stack.callback(self._messenger.disconnect)
+            stack.push(confirm)
             for watch in list(self._watches):
                 stack.callback(watch.close)
             for consumer in list(self._consumers):
-                stack.callback(consumer.close)
+                stack.callback(release, consumer)
             for producer in list(self._producers.values()):
-                stack.callback(producer.close)
+                stack.callback(release, producer)
 
     def _check(self) -> None:
         if self._pid != os.getpid():
