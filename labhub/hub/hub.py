@@ -6,7 +6,8 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
@@ -21,6 +22,7 @@ from labhub.errors import BrokerUnreachable, ClosedError, ForkedProcessError, In
 from labhub.hub.channels import Channel, ChannelInfo
 from labhub.hub.consumers import Attached, Consumer
 from labhub.hub.directory import Directory
+from labhub.hub.lease import WITHDRAW_TIMEOUT
 from labhub.hub.local_broker import running_broker, start_broker
 from labhub.hub.producers import Producer, Wanted, announce_replacement
 from labhub.hub.status import ConsumerStatus, HubStatus, ProducerStatus
@@ -436,23 +438,26 @@ class Hub:
         if not self.usable:
             return
         self._closed = True
-        # The last one first; whatever one of them raises, the others are closed, too.
+        confirmations: list[Future[None]] = []
+
+        def release(end: Producer | Consumer) -> None:
+            if (confirmation := end.release()) is not None:
+                confirmations.append(confirmation)
+
+        def confirm(kind: type[BaseException] | None, *_: object) -> None:
+            if kind is None:  # whoever interrupts a close does not want to wait
+                wait(confirmations, WITHDRAW_TIMEOUT)
+
+        # The last one first; whatever one of them raises, the others are closed, too. All together are waited for.
         with ExitStack() as stack:
             stack.callback(self._messenger.disconnect)
-            ends: list[Watch | Consumer | Producer] = [*self._watches, *self._consumers, *self._producers.values()]
-            for end in ends:
-                stack.push(partial(self._close_end, end.close))
-
-    def _close_end(
-        self,
-        close: Callable[[], None],
-        kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        if kind is not None and not issubclass(kind, Exception):
-            self._messenger.disconnect()  # interrupted: the broker's confirmations are not waited for any more
-        close()
+            stack.push(confirm)
+            for watch in list(self._watches):
+                stack.callback(watch.close)
+            for consumer in list(self._consumers):
+                stack.callback(release, consumer)
+            for producer in list(self._producers.values()):
+                stack.callback(release, producer)
 
     def _check(self) -> None:
         if self._pid != os.getpid():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -213,6 +214,11 @@ class Producer:
         self._closed = True
         if self._lease is not None:
             self._lease.close()
+
+    def release(self) -> Future[None] | None:
+        """Close it without waiting for the broker's confirmation, which is returned if there will be one."""
+        self._closed = True
+        return None if self._lease is None else self._lease.release()
 
     def difference(self, wanted: Wanted) -> tuple[str, ...]:
         """Say, one line each, what keeps this producer from being re-used for what is wanted now; timeouts do not."""

@@ -9,8 +9,9 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 from labhub import Messenger, ProducerInfo, Schema, runtime
 from labhub.datablock.consumer import DataBlockConsumer, open_consumer
@@ -18,13 +19,23 @@ from labhub.datablock.location import segment_directory
 from labhub.datablock.producer import DataBlockProducer, open_producer
 from labhub.doctor import examine
 from labhub.errors import AuthenticationError
-from labhub.hub import ChannelEvent, Consumer, connect, start_broker, stop_broker
+from labhub.hub import Consumer, connect, start_broker, stop_broker
 from labhub.transport.curve import KeyPair
 from tests.conftest import wait_until
 from tests.faults.broker_processes import ANY_PORT, PATIENCE
 
-Calls = dict[str, tuple[Callable[[], object], Callable[[], object]]]
-"""What blocks, and what must work after it was interrupted."""
+Do = Callable[[], object]
+
+
+class Blocking(NamedTuple):
+    """What blocks, what must work after it was interrupted, and what comes before."""
+
+    call: Do
+    check: Do
+    prepare: Do = lambda: None
+
+
+Calls = dict[str, Blocking]
 
 NUMBER = Schema.infer(dtype="i8")
 FULL = 4
@@ -35,15 +46,16 @@ def obey(pipe: Connection, scene: str) -> None:
     with SCENES[scene]() as calls:
         pipe.send(list(calls))
         while (name := pipe.recv()) is not None:
-            call, check = calls[name]
+            blocking = calls[name]
             try:
+                blocking.prepare()
                 try:
                     pipe.send("in")
-                    call()
+                    blocking.call()
                     outcome: object = "it was not interrupted"
                 except KeyboardInterrupt:
                     outcome = time.monotonic()
-                check()
+                blocking.check()
             except Exception:  # noqa: BLE001  raised on the other side
                 outcome = traceback.format_exc()
             pipe.send(outcome)
@@ -68,10 +80,10 @@ def full_ring() -> Iterator[Calls]:
                 producer.write_many(range(head, head + FULL))
 
             yield {
-                "write": (lambda: p.write(-1), check),
-                "write_many": (lambda: p.write_many([-1] * 6), check),
-                "slot for writing": (lambda: p.slot().__enter__(), check),
-                "acquire_write_slot": (lambda: block.acquire_write_slot(-1), lambda: check(block, reader)),
+                "write": Blocking(lambda: p.write(-1), check),
+                "write_many": Blocking(lambda: p.write_many([-1] * 6), check),
+                "slot for writing": Blocking(lambda: p.slot().__enter__(), check),
+                "acquire_write_slot": Blocking(lambda: block.acquire_write_slot(-1), lambda: check(block, reader)),
             }
 
 
@@ -86,7 +98,7 @@ def quiet_channel() -> Iterator[Calls]:
         empty = stack.enter_context(hub.producer("empty", dtype="i8"))
         hub.producer("gone", dtype="i8").close()
 
-        def read(mode: str, wait: Callable[[Consumer], object]) -> tuple[Callable[[], object], Callable[[], object]]:
+        def read(mode: str, wait: Callable[[Consumer], object]) -> Blocking:
             consumer = stack.enter_context(hub.consumer("x", mode=mode))
 
             def check() -> None:
@@ -97,7 +109,7 @@ def quiet_channel() -> Iterator[Calls]:
                         break
                 assert consumer.lost == 0 or mode == "latest"
 
-            return lambda: drained(consumer, wait), check
+            return Blocking(lambda: wait(consumer), check, lambda: drain(consumer))
 
         yield {
             "batches": read("stream", lambda c: next(c.batches())),
@@ -105,24 +117,23 @@ def quiet_channel() -> Iterator[Calls]:
             "batches, lossless": read("lossless", lambda c: next(c.batches())),
             "batches, latest": read("latest", lambda c: next(c.batches())),
             "datasets": read("stream", lambda c: next(c.datasets())),
-            "async for": read("stream", lambda c: asyncio.run(first_of(c))),
+            "async for": read("stream", lambda c: asyncio.run(first_of(c.batches()))),
             "slot for reading": read("stream", lambda c: c.slot().__enter__()),
             "slot for reading, lossless": read("lossless", lambda c: c.slot().__enter__()),
-            "views": (lambda: next(reader.views()), lambda: level(block, reader)),
-            "acquire_consume_slot": (lambda: reader.acquire_consume_slot(-1), lambda: level(block, reader)),
+            "views": Blocking(lambda: next(reader.views()), lambda: level(block, reader)),
+            "acquire_consume_slot": Blocking(lambda: reader.acquire_consume_slot(-1), lambda: level(block, reader)),
             "latest": latest(stack.enter_context(hub.consumer("empty")), empty),
             "follow": follow(stack, hub),
         }
 
 
-def drained(consumer: Consumer, wait: Callable[[Consumer], object]) -> object:
+def drain(consumer: Consumer) -> None:
     while consumer.lag:
         next(consumer.batches(timeout=PATIENCE))
-    return wait(consumer)
 
 
-async def first_of(consumer: Consumer) -> object:
-    return await anext(consumer.batches())
+async def first_of(iterator: AsyncIterator[object]) -> object:
+    return await anext(iterator)
 
 
 def level(block: DataBlockProducer, reader: DataBlockConsumer) -> None:
@@ -130,11 +141,11 @@ def level(block: DataBlockProducer, reader: DataBlockConsumer) -> None:
     assert next(reader.batches(timeout=PATIENCE)).seq.tolist() == [seq]
 
 
-def latest(consumer: Consumer, producer: object) -> tuple[Callable[[], object], Callable[[], object]]:
-    return consumer.latest, lambda: producer.closed or consumer.snapshot()
+def latest(consumer: Consumer, producer: object) -> Blocking:
+    return Blocking(consumer.latest, lambda: consumer.snapshot() and producer.next_seq == 0)
 
 
-def follow(stack: contextlib.ExitStack, hub: object) -> tuple[Callable[[], object], Callable[[], object]]:
+def follow(stack: contextlib.ExitStack, hub: object) -> Blocking:
     """A reader whose channel has ended, and may come back."""
     with hub.producer("coming.and.going", dtype="i8"):
         consumer = stack.enter_context(hub.consumer("coming.and.going", follow=True))
@@ -144,7 +155,7 @@ def follow(stack: contextlib.ExitStack, hub: object) -> tuple[Callable[[], objec
             again.write(1)
             assert next(consumer.batches(timeout=PATIENCE)).data.tolist() == [1]
 
-    return lambda: next(consumer.batches()), check
+    return Blocking(lambda: next(consumer.batches()), check)
 
 
 @contextlib.contextmanager
@@ -161,68 +172,56 @@ def silent_broker() -> Iterator[Calls]:
         info = ProducerInfo("z", os.getpid(), bytes(32), 1)
         closing: list[object] = []
 
-        def stopped(call: Callable[[], object], prepare: Callable[[], object] = lambda: None) -> Callable[[], object]:
-            def with_a_silent_broker() -> object:
-                prepare()
-                os.kill(found.pid, signal.SIGSTOP)
-                return call()
-
-            return with_a_silent_broker
+        def stop() -> None:
+            os.kill(found.pid, signal.SIGSTOP)
 
         def check() -> None:
             os.kill(found.pid, signal.SIGCONT)
             messenger.deregister_producer("z")
             wait_until(lambda: [c.name for c in hub.channels()] == ["x"], PATIENCE, "the directory as it was")
             assert os.listdir(segment_directory()) == ["x"]
-            for kind in ("appeared", "gone"):  # behind whatever the interrupted calls have caused
-                with hub.producer("new", dtype="i8") if kind == "appeared" else contextlib.nullcontext():
-                    wait_until(lambda kind=kind: of_new(next(watch)) == kind, PATIENCE, f"new has {kind}")
+            with hub.producer("new", dtype="i8"):
+                wait_until(lambda: repr(next(watch)) == "ChannelEvent('appeared', 'new')", PATIENCE, "news")
+            wait_until(lambda: repr(next(watch)) == "ChannelEvent('gone', 'new')", PATIENCE, "the last news")
             assert p.write(1) == p.next_seq - 1
-
-        def of_new(event: ChannelEvent) -> str:
-            return event.kind if event.channel == "new" else ""
 
         def another_hub() -> None:
             other = connect("other", endpoint=found.endpoint, public_key=found.public_key)
-            ends = [other.producer(f"other{k}", dtype="i8") for k in range(3)]
-            closing[:] = [other, ends, [other.consumer(f"other{k}") for k in range(3)], other.watch()]
+            ends = [[other.producer(f"other{k}", dtype="i8"), other.consumer(f"other{k}")] for k in range(3)]
+            closing[:] = [other, ends, other.watch()]
+            stop()
 
-        def news() -> None:
+        def another_producer() -> None:
             closing[:] = [hub.producer("more", dtype="i8")]
+            stop()
 
         def check_closed() -> None:
-            os.kill(found.pid, signal.SIGCONT)
-            if closing:  # else it came before there was something to close
-                closing[0].close()
-                closing.clear()
-            wait_until(lambda: [c.name for c in hub.channels()] == ["x"], PATIENCE, "the directory as it was")
+            closing[0].close()
+            closing.clear()
             check()
 
-        calls: Calls = {
-            "channels": (stopped(hub.channels), check),
-            "find": (stopped(lambda: hub.find("x")), check),
-            "schema": (stopped(lambda: hub.schema("x")), check),
-            "producer": (stopped(lambda: hub.producer("z", dtype="i8")), check),
-            "consumer": (stopped(lambda: hub.consumer("x")), check),
-            "watch": (stopped(lambda: hub.watch()), check),
-            "next of a watch": (stopped(lambda: next(watch)), check),
-            "async for of a watch": (stopped(lambda: asyncio.run(anext_of(watch))), check),
-            "wait_for": (stopped(lambda: hub.wait_for("never", timeout=None)), check),
-            "connect": (stopped(lambda: connect("o", endpoint=found.endpoint, public_key=found.public_key)), check),
-            "connect(start=True)": (stopped(lambda: connect("default", start=True)), check),
-            "connect to a mute port": (lambda: knock(mute.getsockname()[1]), check),
-            "discover_producer": (stopped(lambda: messenger.discover_producer("x", 60_000)), check),
-            "register_producer": (stopped(lambda: messenger.register_producer("z", info).result()), check),
-            "metrics": (stopped(lambda: messenger.query_metrics("x")), check),
-            "close of a producer": (stopped(lambda: closing[0].close(), news), check_closed),
-            "close of a hub": (stopped(lambda: closing[0].close(), another_hub), check_closed),
-            "doctor": (stopped(lambda: list(examine())), check),
+        calls = {
+            "channels": hub.channels,
+            "find": lambda: hub.find("x"),
+            "schema": lambda: hub.schema("x"),
+            "producer": lambda: hub.producer("z", dtype="i8"),
+            "consumer": lambda: hub.consumer("x"),
+            "watch": lambda: hub.watch(),
+            "next of a watch": lambda: next(watch),
+            "async for of a watch": lambda: asyncio.run(first_of(watch)),
+            "wait_for": lambda: hub.wait_for("never", timeout=None),
+            "connect": lambda: connect("o", endpoint=found.endpoint, public_key=found.public_key),
+            "connect(start=True)": lambda: connect("default", start=True),
+            "connect to a mute port": lambda: knock(mute.getsockname()[1]),
+            "discover_producer": lambda: messenger.discover_producer("x", 60_000),
+            "register_producer": lambda: messenger.register_producer("z", info).result(),
+            "metrics": lambda: messenger.query_metrics("x"),
+            "doctor": lambda: list(examine()),
         }
-        yield calls
-
-
-async def anext_of(watch: object) -> object:
-    return await anext(watch)
+        yield {name: Blocking(call, check, stop) for name, call in calls.items()} | {
+            "close of a producer": Blocking(lambda: closing[0].close(), check_closed, another_producer),
+            "close of a hub": Blocking(lambda: closing[0].close(), check_closed, another_hub),
+        }
 
 
 def knock(port: int) -> None:
@@ -242,21 +241,18 @@ def start_and_stop() -> Iterator[Calls]:
             assert hub.channels() == []
         assert stop_broker("other").pid == pid
 
-    def stop() -> None:
-        os.kill(runtime.find("deaf").pid, signal.SIGSTOP)
-        stop_broker("deaf")
+    def start_stopped() -> None:
+        os.kill(start_broker("other", ANY_PORT).pid, signal.SIGSTOP)
 
     def check_stopped() -> None:
-        os.kill(runtime.find("deaf").pid, signal.SIGCONT)
-        wait_until(lambda: runtime.find("deaf") is None, PATIENCE, "the end of the broker that was told to stop")
-        start_broker("deaf", ANY_PORT)
+        pid = runtime.find("other").pid
+        os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: runtime.find("other") is None, PATIENCE, "the end of the broker that was told to stop")
 
-    start_broker("deaf", ANY_PORT)
     yield {
-        "start_broker": (lambda: start_broker("other", ANY_PORT), check),
-        "stop_broker": (stop, check_stopped),
+        "start_broker": Blocking(lambda: start_broker("other", ANY_PORT), check),
+        "stop_broker": Blocking(lambda: stop_broker("other"), check_stopped, start_stopped),
     }
-    stop_broker("deaf")
 
 
 SCENES = {

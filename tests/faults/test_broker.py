@@ -188,12 +188,12 @@ class Dealer:
     """A client that chose its routing id; `letter` marks everything that is its own."""
 
     def __init__(
-        self, context: zmq.Context, place: tuple[str, str], key: KeyPair, routing_id: str, letter: str
+        self, context: zmq.Context, place: tuple[str, str], key: KeyPair, letter: str, routing_id: bytes
     ) -> None:
         self.letter = letter
         self.socket = context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.setsockopt(zmq.ROUTING_ID, routing_id.encode())
+        self.socket.setsockopt(zmq.ROUTING_ID, routing_id)
         self.socket.curve_serverkey = place[1].encode()
         self.socket.curve_publickey, self.socket.curve_secretkey = key.public.encode(), key.secret.encode()
         self._monitor = self.socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
@@ -228,31 +228,40 @@ class Dealer:
         self.socket.close(0)
 
 
-@pytest.mark.fault(27, quick=3, full=50)
-def test_27_two_clients_with_the_same_routing_id(fault: Fault, wait_until: Wait) -> None:
+@pytest.mark.fault(27, quick=3, full=20)
+def test_27_two_clients_with_the_same_routing_id(fault: Fault) -> None:
     guest, mine = KeyPair.random(), load_key(CLIENT_KEY)
     data_directory().joinpath(ENROLLED).write_text(guest.public)
     with broker() as (_, endpoint), connect() as hub, zmq.Context() as context:
         place = endpoint, runtime.find_live().public_key
         for k in fault.each_round():
-            # Another one in each round: of one key and one routing id, the next client inherits the last one's watch.
-            keys, same = {"a": mine, "b": guest}, f"same{k}"
+            keys, same = {"a": mine, "b": guest}, b"same%d" % k
             with ExitStack() as stack:
-                both = [stack.enter_context(Dealer(context, place, keys[letter], same, letter)) for letter in keys]
+                both = [stack.enter_context(Dealer(context, place, keys[letter], letter, same)) for letter in keys]
                 fault.happened(all(dealer.is_connected() for dealer in both))  # at the same time, with the same id
                 for dealer in random.sample(both, 2):
                     dealer.ask(range(20))
                 with hub.producer(f"new{k}", dtype="f8"):
-                    heard = {dealer.letter: dealer.heard(0.3) for dealer in both}
+                    heard = {dealer.letter: dealer.heard(0.15) for dealer in both}
             (first,) = (letter for letter in keys if heard[letter])  # libzmq lets one of them in
             assert {of(word) for word in heard[first]} == {first}
-            # The same routing id in other hands: the first one's watch must not go on there.
-            with Dealer(context, place, keys["b" if first == "a" else "a"], same, "c") as second:
-                wait_until(lambda dealer=second: dealer.ask(range(1)) or dealer.heard(0.05), what="an answer")
+            with successor(context, place, keys["b" if first == "a" else "a"], same) as second:
                 with hub.producer(f"more{k}", dtype="f8"):
-                    heard_then = second.heard(0.2)
+                    heard_then = second.heard(0.15)
             assert "event c" in heard_then
             assert {of(word) for word in heard_then} == {"c"}
+
+
+def successor(context: zmq.Context, place: tuple[str, str], key: KeyPair, routing_id: bytes) -> Dealer:
+    """The same routing id in other hands: the first one's watch must not go on there."""
+    for _ in range(100):
+        second = Dealer(context, place, key, "c", routing_id)
+        second.ask(range(1))
+        if second.heard(0.15):
+            return second
+        with second:
+            pass  # the broker has not noticed yet that the first one is gone, and did not let this one in
+    raise AssertionError("nobody with this routing id is let in any more")
 
 
 def of(word: str) -> str:
@@ -285,7 +294,7 @@ def test_31_two_brokers_of_one_name_at_the_same_instant_over_a_stale_file(fault:
         pass  # it removes in order what the killed ones left
 
 
-@pytest.mark.fault(31, quick=3, full=20, p99=5.0)
+@pytest.mark.fault(31, quick=2, full=10, p99=5.0)
 def test_31_start_within_a_moment_of_a_kill(fault: Fault) -> None:
     running = start_broker(endpoint=ANY_PORT)
     for _ in fault.each_round():

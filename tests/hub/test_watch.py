@@ -24,7 +24,7 @@ from labhub.hub.roster import RETURN_GRACE
 from labhub.hub.watching import MAX_UNREAD, Inbox
 from labhub.protocol.client_state import Gap
 from labhub.protocol.messages import Event, EventKind
-from tests.hub.test_trouble import ANY_PORT, interrupted_soon
+from tests.hub.test_trouble import ANY_PORT
 
 
 def told(watch, n):
@@ -139,14 +139,6 @@ def test_a_broker_that_is_killed_again_and_again(endless_broker, wait_until):
             assert told(watch, 2) == [f"appeared new{k}", f"gone new{k}"]
         nothing_more(watch, RETURN_GRACE + 1)
         assert [channel.name for channel in hub.channels()] == [f"x{k}" for k in range(5)]
-
-
-def test_ctrl_c_ends_the_wait_and_the_iteration_goes_on(hub):
-    with hub.watch() as watch:
-        with interrupted_soon():
-            next(watch)
-        with hub.producer("x", dtype="f8"):
-            assert told(watch, 1) == ["appeared x"]
 
 
 @pytest.mark.parametrize("close", ["watch", "hub"])
