@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
+import psutil
+
 from labhub import Messenger, ProducerInfo, Schema, runtime
 from labhub.datablock.consumer import DataBlockConsumer, open_consumer
 from labhub.datablock.location import segment_directory
@@ -174,6 +176,8 @@ def silent_broker() -> Iterator[Calls]:
 
         def stop() -> None:
             os.kill(found.pid, signal.SIGSTOP)
+            # The signal takes a moment to arrive, in which the broker may still answer.
+            wait_until(lambda: psutil.Process(found.pid).status() == psutil.STATUS_STOPPED, PATIENCE, "its sleep")
 
         def check() -> None:
             os.kill(found.pid, signal.SIGCONT)

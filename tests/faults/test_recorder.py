@@ -8,11 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -72,10 +74,22 @@ class Acquisition:
         assert self.slowest < EVICT_AFTER + 0.5
 
 
-def start(path: Path, *wrapper: str, **options: object) -> subprocess.Popen[str]:
+@contextmanager
+def recorder(path: Path, *wrapper: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A recorder in a process of its own, which is dead afterwards, whatever happens."""
     command = [*wrapper, sys.executable, "-m", "tests.faults.recorder", str(path)]
     root = Path(__file__).parents[2]
-    return subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options)
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def hear(process: subprocess.Popen[bytes]) -> str:
+    """What a process has said since, without waiting."""
+    ready, _, _ = select.select([process.stdout], [], [], 0)
+    return os.read(process.stdout.fileno(), 64).decode() if ready else ""
 
 
 def checked(data: bytes) -> tuple[int, int]:
@@ -92,10 +106,10 @@ def checked(data: bytes) -> tuple[int, int]:
     return kept, missing
 
 
-def in_background(acquisition: Acquisition, process: subprocess.Popen[str]) -> None:
+def in_background(acquisition: Acquisition, process: subprocess.Popen[bytes]) -> None:
     """Go on acquiring until the recorder says that it is there."""
-    os.set_blocking(process.stdout.fileno(), False)
-    acquisition.go_on(lambda: process.stdout.readline() == "ready\n")
+    said: list[str] = []
+    acquisition.go_on(lambda: said.append(hear(process)) or "".join(said) == "ready\n")
 
 
 @pytest.mark.fault(34, quick=2, full=20)
@@ -104,8 +118,7 @@ def test_34_recorder_killed_at_random_moments(fault: Fault, hub: Hub, tmp_path: 
     path = tmp_path / "recording"
     acquisition = Acquisition(hub)
     for _ in fault.each_round():
-        process = start(path)
-        with process:
+        with recorder(path) as process:
             in_background(acquisition, process)
             size = path.stat().st_size
             acquisition.go_on(lambda: path.stat().st_size > size)  # noqa: B023  it ends within the round
@@ -132,15 +145,14 @@ def test_34_recorder_with_a_full_disk(fault: Fault, hub: Hub, tmp_path: Path) ->
     acquisition = Acquisition(hub)
     for _ in fault.each_round():
         # Without a fork in between: the process that is waited for is the recorder.
-        process = start(tmp_path / "recording", "unshare", "-rm", "sh", "-c", f'{mount} && exec "$@"', "sh")
-        with process:
+        wrapper = ("unshare", "-rm", "sh", "-c", f'{mount} && exec "$@"', "sh")
+        with recorder(tmp_path / "recording", *wrapper) as process:
             in_background(acquisition, process)
             said: list[str] = []
-            acquisition.go_on(lambda: said.append(process.stdout.readline()) or said[-1])  # noqa: B023
+            acquisition.go_on(lambda: said.append(hear(process)) or said[-1])  # noqa: B023
             assert int(said[-1]) == errno.ENOSPC
             fault.happened()
             written = Path(f"/proc/{process.pid}/root{tmp_path}/recording").read_bytes()
-            process.kill()
         assert SMALL_DISK - 8192 < len(written) <= SMALL_DISK
         kept, missing = checked(written)
         assert missing == 0
