@@ -59,6 +59,7 @@ class Dealer:
         self._socket.setsockopt(zmq.LINGER, 200)  # the last deregistration still leaves
         self._socket.setsockopt(zmq.RECONNECT_IVL, 100)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+        self._socket.setsockopt(zmq.CONNECT_TIMEOUT, 2000)  # the kernel alone would try ever more seldom
         self._socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
