@@ -32,7 +32,10 @@ processes.set_forkserver_preload(["labhub.hub.hub", "labhub.hub.local_broker", "
 
 
 class Actor:
-    """A process that runs `work(pipe, *args)`, with this one's environment. Leaving its ``with`` block kills it."""
+    """A process that runs `work(pipe, *args)`, with this one's environment. Leaving its ``with`` block kills it.
+
+    Not a fork of this process, as `labhub.testing.harness.Remote` is: a hub has threads, and so has whoever tests it.
+    """
 
     def __init__(self, work: Callable[..., None], *args: object) -> None:
         self.pipe, theirs = processes.Pipe()

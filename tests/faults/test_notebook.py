@@ -37,7 +37,7 @@ def scene(name: str, calls: int, full: int) -> object:
         scene("full ring", 4, 30),
         scene("quiet channel", 12, 15),
         scene("silent broker", 18, 5),
-        scene("start and stop", 2, 5),
+        scene("start and stop", 2, 3),
     ],
 )
 def test_32_interrupt_in_every_blocking_call(fault: Fault, wait_until: Wait, name: str, calls: int) -> None:
@@ -150,7 +150,7 @@ ENDS = ((restart, False), (kill, True), (kill, False), (restart, True))
 """How a kernel ends, and whether the broker is told to stop at the same time."""
 
 
-@pytest.mark.fault(37, quick=2, full=8, p99=10.0)
+@pytest.mark.fault(37, quick=2, full=4, p99=10.0)
 def test_37_kernel_restarted_or_killed_while_a_background_producer_runs(fault: Fault, wait_until: Wait) -> None:
     for _, (end, with_broker) in zip(fault.each_round(), itertools.cycle(ENDS), strict=False):
         start_broker(endpoint=ANY_PORT)
