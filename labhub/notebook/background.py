@@ -76,6 +76,7 @@ class BackgroundProducer:
         self._began = time.monotonic()
         self._ended: float | None = None
         self._stop = threading.Event()
+        self._finished = threading.Event()
         self._cwd = os.getcwd()
         self._path = list(sys.path)
         self._stem = stem
@@ -108,8 +109,11 @@ class BackgroundProducer:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until its kernel has ended (timeout in seconds; None waits for ever); whether it has."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        # Not by a join alone: Python up to 3.12 takes a thread for dead once a join of it was interrupted (bpo-45274).
+        if not self._finished.wait(timeout):
+            return False
+        self._thread.join()
+        return True
 
     def request_stop(self) -> None:
         """Let it stop, without waiting for that."""
@@ -144,6 +148,7 @@ class BackgroundProducer:
         finally:
             loop.close()
         self._end("ended")
+        self._finished.set()
 
     def _fail(self, error: str) -> None:
         if not self.over and not self._stop.is_set():

@@ -64,6 +64,7 @@ class Dealer:
         self._socket.setsockopt(zmq.RECONNECT_IVL, 100)
         # Below the 2 s within which a broker that came back with another key is to be noticed.
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self._socket.setsockopt(zmq.CONNECT_TIMEOUT, 2000)  # the kernel alone would try ever more seldom
         self._socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)

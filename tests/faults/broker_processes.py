@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -32,7 +33,10 @@ processes.set_forkserver_preload(["labhub.hub.hub", "labhub.hub.local_broker", "
 
 
 class Actor:
-    """A process that runs `work(pipe, *args)`, with this one's environment. Leaving its ``with`` block kills it."""
+    """A process that runs `work(pipe, *args)`, with this one's environment. Leaving its ``with`` block kills it.
+
+    Not a fork of this process, as `labhub.testing.harness.Remote` is: a hub has threads, and so has whoever tests it.
+    """
 
     def __init__(self, work: Callable[..., None], *args: object) -> None:
         self.pipe, theirs = processes.Pipe()
@@ -114,20 +118,47 @@ def payload(seq: int | NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.asarray(seq, "u8")[..., None] * np.uint64(0x9E3779B97F4A7C15) + np.arange(WORDS, dtype="u8")
 
 
+class ProcessorWait:
+    """For how long the threads of this process were ready to run and did not; nothing where Linux does not count it."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+        self.since_last_look()
+
+    def since_last_look(self) -> float:
+        """Return it (in seconds), of all threads together."""
+        seen = {}
+        for task in os.listdir("/proc/self/task"):
+            with contextlib.suppress(OSError):  # a thread that has just ended
+                seen[task] = int(Path(f"/proc/self/task/{task}/schedstat").read_text().split()[1])
+        # Thread by thread: the count of one that ended would be missing from a sum, and look like a pause.
+        waited = sum(now - self._seen.get(task, 0) for task, now in seen.items())
+        self._seen = seen
+        return waited / 1e9
+
+
 def produce(pipe: Connection, channels: list[str], period: float) -> None:
-    """Register channels and write to the first one, a slot each `period` (in seconds); say its length at the end."""
+    """Register channels and write to the first one, a slot each `period` (in seconds).
+
+    Says at the end how many slots it wrote, and the longest time between two (in seconds) in which its threads were not
+    waiting for a processor: what is left is waiting for somebody, such as a broker.
+    """
     with connect(timeout=PATIENCE) as hub:
         # Nobody is evicted and no write gives up: on a busy machine that would be the scheduler's doing.
         options = {"dtype": "u8", "shape": WORDS, "capacity": 4096, "evict_after": None, "timeout": PATIENCE}
         main, *_others = producers = [hub.producer(name, **options) for name in channels]
         pipe.send("ready")
         pipe.recv()
-        due = time.monotonic()
+        due = last = time.monotonic()
+        processor, worst = ProcessorWait(), 0.0
         while not pipe.poll():
             main.write(payload(main.next_seq))
-            due = max(due + period, time.monotonic() - 10 * period)  # what was missed long ago is not caught up with
+            now = time.monotonic()
+            worst = max(worst, now - last - processor.since_last_look())
+            last = now
+            due = max(due + period, now - 10 * period)  # what was missed long ago is not caught up with
             time.sleep(max(0.0, due - time.monotonic()))
-        pipe.send(main.next_seq)
+        pipe.send((main.next_seq, worst))
         for producer in producers:
             producer.close()
     pipe.send("closed")

@@ -43,7 +43,8 @@ PERIOD = 0.001
 BASELINE = 2.0
 """How long nothing is killed first (in seconds)."""
 PAUSE_LIMIT = 0.2
-"""A pause between two slots that is not longer (in seconds) may be a turn of a busy machine's scheduler."""
+"""How long a producer may pause for another reason than that it waits for a processor (in seconds). A new broker takes
+longer than that to be there, so whoever waits for it is found out."""
 
 
 class Traffic:
@@ -68,11 +69,15 @@ class Traffic:
         except BrokerUnreachable:
             return False
 
-    def judge(self) -> list[np.ndarray]:
-        """End it; check that every reader got exactly what was written. When each slot was written (in ns)."""
+    def judge(self) -> tuple[list[np.ndarray], float]:
+        """End it; check that every reader got exactly what was written.
+
+        When each slot was written (in ns), and the longest pause of a producer but for a processor (in seconds).
+        """
         for producer in self.producers.values():
             producer.say("stop")
-        produced = {name: producer.hear() for name, producer in self.producers.items()}
+        told = {name: producer.hear() for name, producer in self.producers.items()}
+        produced = {name: slots for name, (slots, _) in told.items()}
         times: list[np.ndarray] = []
         for (name, mode), reader in self.readers.items():
             received, lost, good, stamps = reader.hear()
@@ -82,7 +87,7 @@ class Traffic:
                 assert lost == 0
                 times.append(stamps)
         assert [producer.hear() for producer in self.producers.values()] == ["closed"] * len(self.producers)
-        return times
+        return times, max(pause for _, pause in told.values())
 
 
 @pytest.mark.fault(18, quick=6, full=100, p99=5.0)
@@ -108,16 +113,19 @@ def test_18_broker_killed_and_restarted_under_load(
             wait_until(lambda: traffic.is_registered(hub), PATIENCE, f"registration anew with broker {k}")
             fault.recovered(time.monotonic() - began)
         wait_until(lambda: all(c.consumers == 2 for c in hub.channels("?")), PATIENCE, "the readers' return")
-        stamps = traffic.judge()
+        stamps, idle = traffic.judge()
         hub.close()
         service.end()
     quiet = max(np.diff(t[t < killing_since]).max() for t in stamps) / 1e9
     killing = max(np.diff(t[t >= killing_since]).max() for t in stamps) / 1e9
     slots = sum(map(len, stamps))
     with capsys.disabled():
-        print(f" [{slots:,} slots; longest pause {killing * 1e3:.0f} ms, {quiet * 1e3:.0f} ms with a broker]", end="")
+        print(
+            f" [{slots:,} slots; longest pause {killing * 1e3:.0f} ms, {quiet * 1e3:.0f} ms before the kills,", end=""
+        )
+        print(f" {idle * 1e3:.0f} ms but for a processor]", end="")
     if fault.torture:
-        assert killing < max(PAUSE_LIMIT, 3 * quiet)
+        assert idle < PAUSE_LIMIT
 
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00CURVE" + bytes(48)
@@ -294,12 +302,12 @@ def test_31_two_brokers_of_one_name_at_the_same_instant_over_a_stale_file(fault:
         pass  # it removes in order what the killed ones left
 
 
-@pytest.mark.fault(31, quick=2, full=10, p99=5.0)
+@pytest.mark.fault(31, quick=2, full=8, p99=5.0)
 def test_31_start_within_a_moment_of_a_kill(fault: Fault) -> None:
     running = start_broker(endpoint=ANY_PORT)
     for _ in fault.each_round():
         os.kill(running.pid, signal.SIGKILL)
-        fault.happened(running.alive)  # so it seems, for some milliseconds; and it does not matter if not
+        fault.happened()
         with fault.recovery():
             following = start_broker(endpoint=ANY_PORT)
         assert following.pid != running.pid
