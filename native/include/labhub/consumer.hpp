@@ -290,7 +290,7 @@ class Consumer : public Endpoint {
         throw Fault(Code::producer_gone, "the producer of " + path_ + ", process " + str(producer_pid()) +
                     ", died without closing the channel; start it again, readers go on").with("pid", std::int64_t{producer_pid()});
       }
-      if (waited) check(interrupted);  // after the look: who was woken for its slots need not ask for signals first
+      if (waited) check(interrupted);  // after the look: to take the GIL for it is a seventh of a polled round trip
       if (deadline.passed()) return 0;
       if (busy_poll_) poll([&] { return unread() != n || ended(); }, deadline);
       else if (sleep_armed(h, n)) futex_wait(h.data.word, expected_, deadline.slice());
