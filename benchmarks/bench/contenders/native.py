@@ -58,9 +58,16 @@ class Native(Contender):
             raise RuntimeError(f"the program said {line!r} where {word or 'a figure'} was due")
         return line
 
-    def _figures(self, program: subprocess.Popen[str]) -> Figures:
-        seconds = float(self._listen(program))
-        return rate(int(self._listen(program)), seconds)
+    def _measured(self, part: str, workload: Workload, place: Place, gate: Gate) -> Figures:
+        """Run a part of the program that measures."""
+        with self.running(part, workload, place) as program:
+            gate.start()
+            self._go(program)
+            seconds = float(self._listen(program))
+            figures = rate(int(self._listen(program)), seconds)
+            self._listen(program, "ready")
+            gate.finish()
+            return figures
 
 
 class Pair(Native):
@@ -85,13 +92,7 @@ class Pair(Native):
     def consume(self, workload: Workload, place: Place, gate: Gate) -> Figures:
         """Be a consumer."""
         gate.await_created()
-        with self.running(f"{self.prefix}consume", workload, place) as program:
-            gate.start()
-            self._go(program)
-            figures = self._figures(program)
-            self._listen(program, "ready")
-            gate.finish()
-            return figures
+        return self._measured(f"{self.prefix}consume", workload, place, gate)
 
 
 class Bare(Pair):
@@ -126,13 +127,7 @@ class Memcpy(Native):
 
     def consume(self, workload: Workload, place: Place, gate: Gate) -> Figures:
         """Copy."""
-        with self.running("memcpy", workload, place) as program:
-            gate.start()
-            self._go(program)
-            figures = self._figures(program)
-            self._listen(program, "ready")
-            gate.finish()
-            return figures
+        return self._measured("memcpy", workload, place, gate)
 
 
 class Scan(Native):
