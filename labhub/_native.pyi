@@ -100,6 +100,14 @@ class Producer:
         BackpressureTimeout then carries `written`. The last slot gets the time of now, each one before it `step_ns`
         less, but never less than the slot before.
         """
+    def write_copies(self, data: object, headers: object, timeout_ns: int, evict_after_ns: int) -> int:
+        """Write k slots of another ring, of which this one is a copy; the number written.
+
+        `data` is contiguous, of k * slot_nbytes bytes; `headers` has k items of SLOT_HEADER_NBYTES bytes, as
+        `Consumer.read` gives them: their seq, timestamp, nbytes and checksum are kept, the epoch is this producer's.
+        Seqs that are missing are lost to every reader. Raises as `write_many`, and InvalidArgument for a seq that is
+        written already.
+        """
     def claim(self, timeout_ns: int, evict_after_ns: int) -> int:
         """Open the next slot for writing; its index in the ring."""
     def commit(self, nbytes: int, timestamp_ns: int = 0, checksum: bytes | None = None) -> int:

@@ -151,6 +151,33 @@ class DataBlockProducer:
             return self._write_many_sealed(data)
         return self._native.write_many(data, self._timeout_ns, self._evict_after_ns, self._step_ns)
 
+    def write_copies(self, data: NDArray[Any], headers: NDArray[np.void]) -> int:
+        """Write slots of another ring, of which this one is a copy; they keep their seqs, times and checksums.
+
+        Seqs that are missing are lost to every reader of this ring.
+
+        Parameters
+        ----------
+        data : ndarray of shape (n_slots, *slot_shape)
+            The slots; any C-contiguous buffer of as many bytes will do.
+        headers : ndarray of shape (n_slots,)
+            Their headers, of dtype `SLOT_HEADER`, with rising seqs; the epoch is this producer's own.
+
+        Returns
+        -------
+        int
+            How many were written: all of them.
+
+        Raises
+        ------
+        InvalidArgument
+            If a seq is written already, or a slot is longer than this ring's.
+        BackpressureTimeout
+            As `write`; its attribute `written` says how many slots were written before.
+        ClosedError, ConcurrentUseError, ForkedProcessError
+        """
+        return self._native.write_copies(data, headers.view(np.void), self._timeout_ns, self._evict_after_ns)
+
     def slot(self) -> WriteSlot:
         """Open the next slot for writing in place.
 
@@ -364,6 +391,7 @@ def open_producer(
     evict_after: float | None = 1.0,
     checksum: Checksum = "none",
     shared_secret: int = 0,
+    first_seq: int = 0,
 ) -> DataBlockProducer:
     """Create the segment of a channel, or take it over from a producer that died.
 
@@ -387,6 +415,8 @@ def open_producer(
         Whether slots carry a checksum: where the producer asks for it, or always, and then every read verifies it.
     shared_secret : int
         Detects a wrong or stale segment; 0 for none. It is not access control.
+    first_seq : int
+        Seq of the first slot of a new segment; one that is taken over goes on where it was.
 
     Returns
     -------
@@ -415,6 +445,7 @@ def open_producer(
         checksum_policy=checksum_policy_of(checksum),
         timeout=timeout,
         evict_after=evict_after,
+        first_seq=first_seq,
     )
 
 
@@ -477,6 +508,7 @@ def _open(
     checksum_policy: ChecksumPolicy,
     timeout: float | None,
     evict_after: float | None,
+    first_seq: int = 0,
 ) -> DataBlockProducer:
     nanoseconds(timeout)
     nanoseconds(evict_after, "evict_after")  # refuse bad ones before anything is created
@@ -491,6 +523,7 @@ def _open(
         policy=policy,
         sync_policy=sync_policy,
         checksum_policy=checksum_policy,
+        initial_seq=first_seq,
     )
     return DataBlockProducer(
         native,

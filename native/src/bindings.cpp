@@ -160,6 +160,27 @@ class Writer {  // the short way for what is one slot as it stands; anything els
   Patience patience_;
 };
 
+HeaderCopy* headers_of(const Buffer& data, const Buffer& headers, std::uint64_t slot_nbytes, std::uint64_t& n) {
+  n = headers.nbytes() / sizeof(HeaderCopy);
+  if (headers.nbytes() % sizeof(HeaderCopy) || data.nbytes() != n * slot_nbytes)
+    throw Fault(Code::invalid_argument, "data has " + str(data.nbytes()) + " bytes, but headers ask for " + str(n) + " slots of " +
+                                        str(slot_nbytes));
+  return reinterpret_cast<HeaderCopy*>(headers.data());
+}
+
+std::uint64_t write_copies(Producer& p, nb::handle data, nb::handle headers, std::int64_t timeout, std::int64_t evict_after) {
+  const Buffer d(data, false), h(headers, false);
+  std::uint64_t n, written = 0;
+  const HeaderCopy* from = headers_of(d, h, p.segment().slot_nbytes, n);
+  nb::gil_scoped_release nogil;
+  try {
+    p.write_copies(d.data(), from, n, {timeout, evict_after}, signalled, written);
+  } catch (Fault& f) {
+    throw std::move(f).with("written", static_cast<std::int64_t>(written));
+  }
+  return written;
+}
+
 std::uint64_t write_many(Producer& p, nb::handle data, std::int64_t timeout, std::int64_t evict_after, std::int64_t step) {
   const Buffer b(data, false);
   const std::uint64_t size = p.segment().slot_nbytes;
@@ -208,6 +229,7 @@ void bind_producer(nb::module_& m) {
               std::int64_t evict_after) { return Writer(self, dtype, shape, raw, timeout, evict_after); },
            nb::arg("dtype"), nb::arg("shape"), nb::arg("raw"), nb::arg("timeout_ns"), nb::arg("evict_after_ns"))
       .def("write_many", &write_many, nb::arg("data"), nb::arg("timeout_ns"), nb::arg("evict_after_ns"), nb::arg("step_ns") = 0)
+      .def("write_copies", &write_copies, nb::arg("data"), nb::arg("headers"), nb::arg("timeout_ns"), nb::arg("evict_after_ns"))
       .def("claim",
            [](Producer& p, std::int64_t timeout, std::int64_t evict_after) {
              nb::gil_scoped_release nogil;
@@ -254,14 +276,6 @@ struct Expect {
           .with("path", path).with("field", std::string(field));
   }
 };
-
-HeaderCopy* headers_of(const Buffer& data, const Buffer& headers, std::uint64_t slot_nbytes, std::uint64_t& n) {
-  n = headers.nbytes() / sizeof(HeaderCopy);
-  if (headers.nbytes() % sizeof(HeaderCopy) || data.nbytes() != n * slot_nbytes)
-    throw Fault(Code::invalid_argument, "data has " + str(data.nbytes()) + " bytes, but headers ask for " + str(n) + " slots of " +
-                                        str(slot_nbytes));
-  return reinterpret_cast<HeaderCopy*>(headers.data());
-}
 
 template <class F>
 auto copying(std::uint64_t nbytes, F&& f) {

@@ -10,15 +10,7 @@ constexpr std::int64_t kStartOldest = -2;  // as far back as the ring holds
 constexpr std::int64_t kStartLast = -3;    // the newest committed slot, if there is one
 constexpr std::int64_t kStreamEnded = -1;
 constexpr std::int64_t kTimedOut = -2;
-
-struct HeaderCopy {  // a slot header as readers get it: `seq` is the slot's index
-  std::uint64_t seq;
-  std::int64_t timestamp_ns;
-  std::uint64_t nbytes;
-  std::uint32_t flags, epoch;
-  std::uint8_t checksum[32];
-};
-static_assert(sizeof(HeaderCopy) == sizeof(SlotHeader));
+constexpr std::uint32_t kHole = 1u << 31;  // among the flags of a copied header: nobody has written this slot
 
 // The copy of a slot that the producer may be overwriting. Formally a data race, and so the only function that
 // ThreadSanitizer is told to leave alone: what it copied is believed only after the acquire fence and the second look
@@ -96,10 +88,13 @@ class Consumer : public Endpoint {
       const std::uint64_t bad = copy_valid(first, want, data, headers);
       if (lossless_) check_evicted();
       LABHUB_FAILPOINT(read_validated);
-      lose(bad);
-      received_ += want - bad;
-      advance(first + want);
-      if (bad < want) return {first + bad, want - bad, take_pending()};
+      const std::uint64_t holes = leading(headers, want - bad, true);
+      const std::uint64_t count = leading(headers + holes, want - bad - holes, false);  // the next hole ends a batch
+      keep(holes, count, data, headers, 0);
+      lose(bad + holes);
+      received_ += count;
+      advance(first + bad + holes + count);
+      if (count) return {first + bad + holes, count, take_pending()};
       n = std::max<std::uint64_t>(1, want / 2);
     }
     return {cursor_, 0, take_pending()};
@@ -121,7 +116,16 @@ class Consumer : public Endpoint {
     first = std::max(first, oldest);
     if (first >= last) return {first, 0, 0};
     const std::uint64_t bad = copy_valid(first, last - first, data, headers);
-    return {first + bad, last - first - bad, 0};
+    const std::uint64_t valid = last - first - bad;
+    std::uint64_t count = 0;
+    for (std::uint64_t k = 0; k < valid;) {
+      k += leading(headers + k, valid - k, true);
+      const std::uint64_t run = leading(headers + k, valid - k, false);
+      keep(k, run, data, headers, count);
+      k += run;
+      count += run;
+    }
+    return {count ? headers[0].seq : first + bad, count, 0};
   }
 
   std::int64_t acquire(bool newest, std::int64_t timeout_ns, bool until_gone, Interrupted i) {
@@ -360,13 +364,19 @@ class Consumer : public Endpoint {
     return segment_->slot(i).seq.load(std::memory_order_relaxed) == complete(i);
   }
 
+  // A hole (Producer::write_copies) is not: its place keeps the seq of an older slot.
+  bool overwritten(std::uint64_t i) const {
+    std::atomic_thread_fence(std::memory_order_acquire);  // pairs as the one in intact
+    return segment_->slot(i).seq.load(std::memory_order_relaxed) > complete(i);
+  }
+
   // How many of the slots first .. first + n are overwritten. The producer overwrites in order, so they are a prefix.
   std::uint64_t clobbered(std::uint64_t first, std::uint64_t n) const {
     std::uint64_t low = 0, high = n;
     while (low < high) {
       const std::uint64_t middle = low + (high - low) / 2;
-      if (intact(first + middle)) high = middle;
-      else low = middle + 1;
+      if (overwritten(first + middle)) low = middle + 1;
+      else high = middle;
     }
     return low;
   }
@@ -394,8 +404,28 @@ class Consumer : public Endpoint {
     return bad;
   }
 
+  // How many headers in a row, from the first on, are those of holes, or of slots.
+  static std::uint64_t leading(const HeaderCopy* headers, std::uint64_t n, bool holes) {
+    std::uint64_t k = 0;
+    while (k < n && bool(headers[k].flags & kHole) == holes) ++k;
+    return k;
+  }
+
+  // Move a run of copied slots to the front, to index `to`.
+  void keep(std::uint64_t from, std::uint64_t run, std::uint8_t* data, HeaderCopy* headers, std::uint64_t to) const {
+    if (from == to) return;
+    std::memmove(data + to * segment_->slot_nbytes, data + from * segment_->slot_nbytes, run * segment_->slot_nbytes);
+    std::memmove(static_cast<void*>(headers + to), headers + from, run * sizeof *headers);
+  }
+
   void copy_header(std::uint64_t i, HeaderCopy& to) const {
     const SlotHeader& s = segment_->slot(i);
+    if (s.seq.load(std::memory_order_relaxed) < complete(i)) {  // committed, so nobody will write it any more
+      to = HeaderCopy{};
+      to.seq = i;
+      to.flags = kHole;
+      return;
+    }
     to.seq = i;
     to.timestamp_ns = s.timestamp_ns.load(std::memory_order_relaxed);  // all of these are validated by intact()
     to.nbytes = s.nbytes.load(std::memory_order_relaxed);

@@ -11,6 +11,15 @@
 
 namespace labhub {
 
+struct HeaderCopy {  // a slot header as readers get it: `seq` is the slot's index
+  std::uint64_t seq;
+  std::int64_t timestamp_ns;
+  std::uint64_t nbytes;
+  std::uint32_t flags, epoch;
+  std::uint8_t checksum[32];
+};
+static_assert(sizeof(HeaderCopy) == sizeof(SlotHeader));
+
 using Interrupted = bool (*)();  // true: a signal handler asked to stop; looked at once in every slice; may be null
 
 // Field 22 of /proc/<pid>/stat: start of the process in clock ticks since boot. Together with the pid it names a process.

@@ -110,6 +110,24 @@ class Producer : public Endpoint {
     }
   }
 
+  // Slots as another ring has numbered, stamped and sealed them, of which this one is a copy. The seqs that are missing
+  // are holes, which nobody writes: readers count them as lost.
+  void write_copies(const std::uint8_t* data, const HeaderCopy* headers, std::uint64_t n, const Patience& p, Interrupted i,
+                    std::uint64_t& written) {
+    InUse guard(*this);
+    for (; written < n; ++written) {
+      const HeaderCopy& h = headers[written];
+      if (h.seq < head_) throw Fault(Code::invalid_argument, "slot " + str(h.seq) + " of " + path_ + " is written already");
+      if (h.nbytes > segment_->slot_nbytes) throw too_large(h.nbytes);
+      pass_over(h.seq - head_, p, i);
+      open_slot(p, i);
+      std::memcpy(segment_->payload(head_), data + written * segment_->slot_nbytes, h.nbytes);
+      finish_slot(head_, h.nbytes, h.timestamp_ns, h.flags & 1 ? h.checksum : nullptr);
+      claimed_ = false;
+      publish(head_ + 1);
+    }
+  }
+
   void close() {
     InUse guard(*this, true);
     if (!closed() && !forked()) finish();
@@ -164,12 +182,30 @@ class Producer : public Endpoint {
     return used >= segment_->capacity ? 0 : segment_->capacity - used;
   }
 
-  std::uint64_t open_slot(const Patience& p, Interrupted i) {
-    if (claimed_) throw Fault(Code::concurrent, "a slot of " + path_ + " is already open; commit or abort it first");
+  void make_room(const Patience& p, Interrupted i) {
     if (room() == 0) {
       scan();
       if (room() == 0) wait_for_room(p, i);
     }
+  }
+
+  // Leave holes. They take the place of older slots as slots do, so lossless readers must be done with those; once they
+  // are done with all, any number can be left at once. The next commit publishes them, so that the newest slot is none;
+  // unless they fill the ring, and lossless readers must see them to move on.
+  void pass_over(std::uint64_t n, const Patience& p, Interrupted i) {
+    if (n && claimed_) throw Fault(Code::concurrent, "a slot of " + path_ + " is open; commit or abort it first");
+    while (n) {
+      make_room(p, i);
+      const std::uint64_t step = room() == segment_->capacity ? n : std::min(n, room());
+      n -= step;
+      head_ += step;
+      if (room() == 0) publish(head_);
+    }
+  }
+
+  std::uint64_t open_slot(const Patience& p, Interrupted i) {
+    if (claimed_) throw Fault(Code::concurrent, "a slot of " + path_ + " is already open; commit or abort it first");
+    make_room(p, i);
     LABHUB_FAILPOINT(claim_found_room);
     begin_slot(head_);
     LABHUB_FAILPOINT(claim_odd);
