@@ -17,6 +17,7 @@ _MODULE_OF = {
     "BrokerConfig": "broker",
     "BrokerService": "broker",
     "ChannelRegistry": "broker",
+    "bridge": "bridging",
     "Batch": "datablock.batch",
     "ChecksumPolicy": "datablock.config",
     "ConsumerSyncPolicy": "datablock.config",

@@ -287,3 +287,30 @@ class ProtocolError(LabHubError, ValueError):
 
 class QuotaExceeded(ProtocolError):
     """A client key has as many registered channels, or watches, as one may."""
+
+
+class BridgeError(LabHubError, ConnectionError):
+    """The network of a bridge cannot be opened, or another machine cannot be reached.
+
+    Attributes
+    ----------
+    endpoint : str
+        The Zenoh endpoint, where one is to blame.
+    """
+
+    endpoint: str = ""
+
+
+class ExportConflict(LabHubError, RuntimeError):
+    """A channel cannot be imported, because two machines export one of its name, or it has a producer here.
+
+    Attributes
+    ----------
+    channel : str
+        Its name.
+    sites : tuple of str
+        Who exports it.
+    """
+
+    channel: str
+    sites: tuple[str, ...] = ()

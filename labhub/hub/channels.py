@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,6 +49,9 @@ class ChannelInfo:
         Name of its segment.
     directory : str or None
         Where that is; None if it is not within reach of this process. `labhub.diagnose` takes both.
+    origin : mapping or None
+        Where it was imported from, if a bridge did so: ``site``, ``host``, ``boot_id``, ``hub``, ``path`` (the hubs on
+        its way), ``instance_id`` and ``epoch`` of the segment there, and ``clock_offset_ns`` (of the clock there).
     """
 
     name: str
@@ -61,11 +65,13 @@ class ChannelInfo:
     policy: str = ""
     shm_name: str = ""
     directory: str | None = None
+    origin: Mapping[str, Any] | None = None
 
     @classmethod
     def from_entry(cls, entry: ChannelEntry) -> ChannelInfo:
         """Read what the broker sent; metadata that cannot be understood is left out."""
         capacity = entry.metadata.get("ring_buffer_capacity")
+        origin = entry.metadata.get("origin")
         return cls(
             name=entry.channel_name,
             schema=schema_of(entry.metadata),
@@ -78,6 +84,7 @@ class ChannelInfo:
             policy=str(entry.metadata.get("consumer_sync_policy", "")),
             shm_name=entry.shm_name,
             directory=directory_of(entry.metadata),
+            origin=origin if isinstance(origin, dict) else None,
         )
 
     @property
@@ -111,6 +118,7 @@ class ChannelInfo:
             "age_s": self.age_s,
             "shm_name": self.shm_name,
             "directory": self.directory,
+            "origin": self.origin,
         }
 
     def __repr__(self) -> str:
@@ -118,6 +126,8 @@ class ChannelInfo:
         parts = [repr(self.name), self.layout or "undeclared"]
         if self.units:
             parts.append(f"units={self.units}")
+        if self.origin:
+            parts.append(f"from {self.origin.get('site')!r}")
         return f"ChannelInfo({', '.join(parts)}, {self.liveness})"
 
 

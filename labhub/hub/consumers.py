@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from labhub.datablock.batch import Batch
+from labhub.datablock.config import ChecksumPolicy
 from labhub.datablock.consumer import DataBlockConsumer, Mode, Start
 from labhub.datablock.gaps import Gaps
 from labhub.datablock.iteration import Batches, Datasets, batches_of
@@ -309,6 +310,16 @@ class Consumer:
     def epoch(self) -> int:
         """Epoch of the producer now; it rises with each takeover and with each incarnation that was followed."""
         return self._epochs_before + self._block.epoch
+
+    @property
+    def instance_id(self) -> bytes:
+        """Random 16 bytes that name this incarnation of the segment."""
+        return self._block.instance_id
+
+    @property
+    def checksum_policy(self) -> ChecksumPolicy:
+        """Whether slots carry a checksum."""
+        return self._block.checksum_policy
 
     @property
     def ended(self) -> bool:

@@ -9,8 +9,9 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from typing import Any
 
 from labhub import liveness
 from labhub.datablock.checksums import Findings
@@ -122,8 +123,8 @@ class Directory:
                 raise TimeoutExpired(f"channel {channel!r} did not appear within {timeout:g} s. {why}")
             time.sleep(POLL_INTERVAL)
 
-    def register(self, block: DataBlockProducer, timeout: float) -> Lease:
-        """Register a producer and wait for the answer; a refused one is closed.
+    def register(self, block: DataBlockProducer, timeout: float, notes: Mapping[str, Any] | None = None) -> Lease:
+        """Register a producer, with notes beside its metadata, and wait for the answer; a refused one is closed.
 
         Raises
         ------
@@ -137,7 +138,7 @@ class Directory:
             producer_pid=os.getpid(),
             schema_hash=block.schema.layout_hash,
             schema_version=SCHEMA_VERSION,
-            metadata=block.metadata() | liveness.place_of(block.directory),
+            metadata={**(notes or {}), **block.metadata(), **liveness.place_of(block.directory)},
         )
         lease = Lease(block, lambda: self._sent(self._messenger.deregister_producer(block.name)))
         try:

@@ -17,12 +17,12 @@ from labhub import runtime
 from labhub.datablock.config import Checksum, checksum_policy_of, nanoseconds
 from labhub.datablock.consumer import Mode, Start
 from labhub.datablock.location import free_nbytes, segment_directory
-from labhub.datablock.producer import Lossless
+from labhub.datablock.producer import DataBlockProducer, Lossless
 from labhub.errors import BrokerUnreachable, ClosedError, ForkedProcessError, InvalidArgument
 from labhub.hub.channels import Channel, ChannelInfo
 from labhub.hub.consumers import Attached, Consumer
 from labhub.hub.directory import Directory
-from labhub.hub.lease import WITHDRAW_TIMEOUT
+from labhub.hub.lease import WITHDRAW_TIMEOUT, Lease
 from labhub.hub.local_broker import running_broker, start_broker
 from labhub.hub.producers import Producer, Wanted, announce_replacement
 from labhub.hub.status import ConsumerStatus, HubStatus, ProducerStatus
@@ -330,6 +330,31 @@ class Hub:
         consumer = Consumer(channel, attached, reattach if follow else None, self)
         self._consumers.add(consumer)
         return consumer
+
+    def adopt(self, block: DataBlockProducer, notes: Mapping[str, Any]) -> Lease:
+        """Register a DataBlock that the caller has opened in this hub's `segment_directory`, and keeps writing.
+
+        Parameters
+        ----------
+        block : DataBlockProducer
+            Its name becomes the channel's.
+        notes : mapping
+            What the broker tells everybody about it besides what it is; plain JSON values.
+
+        Returns
+        -------
+        Lease
+            Closes the DataBlock and withdraws the channel.
+
+        Raises
+        ------
+        ChannelBusy, SchemaMismatch, ProtocolError
+            The broker refused it; it is closed then.
+        BrokerUnreachable
+            The broker did not answer; so is it then.
+        """
+        self._check()
+        return self._directory.register(block, self._timeout, notes)
 
     def peek(self, channel: str, mode: Mode = "stream") -> Consumer:
         """Attach a reader for a moment's look, which the broker does not count; else as `consumer`."""

@@ -1,0 +1,120 @@
+"""What an export has read and may have to send, or send again. No I/O."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+
+from labhub.bridging.wire import Message
+
+
+class Backlog:
+    """Messages between the reader of a ring, which never waits, and the sender, which waits for the network.
+
+    It is bounded: what was sent is forgotten first, then the oldest that was not, which counts as lost. What was sent is
+    kept as long as there is room, because a network that is cut takes with it what is on its way.
+
+    Parameters
+    ----------
+    limit_nbytes : int
+        Most memory that it takes (in bytes); the newest message is always kept.
+    """
+
+    def __init__(self, limit_nbytes: int) -> None:
+        self._limit = limit_nbytes
+        self._sent: deque[Message] = deque()
+        self._unsent: deque[tuple[float, Message]] = deque()
+        self._nbytes = 0
+        self._generation = 0
+        self._end: tuple[bytes, int] | None = None
+        self._changed = threading.Condition()
+        self._closed = False
+        self.lost = 0
+        """Slots that were never sent."""
+
+    def begin(self, instance: bytes, seq: int) -> None:
+        """Say which slot of which incarnation will come next, when it is not the one behind the last message."""
+        with self._changed:
+            self._end = (instance, seq)
+            self._changed.notify_all()
+
+    def append(self, message: Message) -> None:
+        """Add what was read."""
+        with self._changed:
+            self._unsent.append((time.monotonic(), message))
+            self._nbytes += message.nbytes
+            self._end = (message.instance, message.next_seq)
+            while self._nbytes > self._limit and len(self._sent) + len(self._unsent) > 1:
+                if self._sent:
+                    oldest = self._sent.popleft()
+                else:
+                    _, oldest = self._unsent.popleft()
+                    self.lost += len(oldest.headers)
+                self._nbytes -= oldest.nbytes
+            self._changed.notify_all()
+
+    def take(self, timeout: float) -> tuple[int, Message] | None:
+        """Return the next message to send, and the generation to send it in; None if there is none in time."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._unsent or self._closed, timeout)
+            if self._closed or not self._unsent:
+                return None
+            _, message = self._unsent.popleft()
+            self._sent.append(message)
+            return self._generation, message
+
+    def rewind(self, instance: bytes, seq: int, timeout: float) -> tuple[int, bytes, int] | None:
+        """Send again from a slot on, as far as it is still there.
+
+        Parameters
+        ----------
+        instance : bytes
+            The incarnation that it belongs to; empty if the other side has nothing yet.
+        seq : int
+            The slot that it needs next.
+        timeout : float
+            How long to wait until anything is known (in seconds).
+
+        Returns
+        -------
+        tuple of (int, bytes, int) or None
+            Generation, incarnation and seq of the next message; None if nothing is known.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._end or self._closed, timeout) or self._end is None:
+                return None
+            if instance and any(m.instance == instance for m in self._sent):
+                while self._sent and (self._sent[-1].instance != instance or self._sent[-1].next_seq > seq):
+                    self._unsent.appendleft((time.monotonic(), self._sent.pop()))
+                self._generation += 1
+                self._changed.notify_all()
+            if not self._unsent:
+                return self._generation, *self._end
+            first = self._unsent[0][1]
+            known = first.instance == instance and first.first_seq <= seq < first.next_seq
+            return self._generation, first.instance, seq if known else first.first_seq
+
+    def close(self) -> None:
+        """End every wait."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def unsent(self) -> int:
+        """Slots that wait to be sent."""
+        with self._changed:
+            return sum(len(m.headers) for _, m in self._unsent)
+
+    @property
+    def unsent_nbytes(self) -> int:
+        """Their memory (in bytes)."""
+        with self._changed:
+            return sum(m.nbytes for _, m in self._unsent)
+
+    @property
+    def delay(self) -> float:
+        """For how long the oldest of them has been waiting (in seconds)."""
+        with self._changed:
+            return time.monotonic() - self._unsent[0][0] if self._unsent else 0.0

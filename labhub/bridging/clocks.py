@@ -1,0 +1,101 @@
+"""How far the clock of another machine is from this one's, measured as NTP does (RFC 5905, section 8)."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import zenoh
+
+from labhub.bridging.network import query
+from labhub.bridging.wire import Address
+
+SAMPLES = 8
+"""Round trips of one measurement; the shortest one counts."""
+KEEP = 30.0
+"""For how long a measurement is believed (in seconds)."""
+
+_TIMES = struct.Struct("<qq")
+
+
+class Offset(NamedTuple):
+    """What the clock there is ahead of the one here.
+
+    Attributes
+    ----------
+    offset_ns : int
+        In nanoseconds; wrong by `round_trip_ns` / 2 at most.
+    round_trip_ns : int
+        Time that question and answer took (in nanoseconds).
+    """
+
+    offset_ns: int
+    round_trip_ns: int
+
+
+def best(samples: list[tuple[int, int, int, int]]) -> Offset | None:
+    """Return the offset by the sample with the shortest round trip.
+
+    Parameters
+    ----------
+    samples : list of tuple of int
+        For each: asked here, received there, answered there, received here (in nanoseconds, each by its own clock).
+    """
+    found = [Offset(((t1 - t0) + (t2 - t3)) // 2, (t3 - t0) - (t2 - t1)) for t0, t1, t2, t3 in samples]
+    return min(found, key=lambda offset: offset.round_trip_ns, default=None)
+
+
+def serve(session: zenoh.Session, key: str) -> zenoh.Queryable[None]:
+    """Answer everybody who asks what time it is here."""
+
+    def answer(question: zenoh.Query) -> None:
+        received = time.time_ns()
+        question.reply(key, _TIMES.pack(received, time.time_ns()))
+
+    return session.declare_queryable(key, answer)
+
+
+class Clocks:
+    """The clocks of the other machines.
+
+    Parameters
+    ----------
+    session : zenoh.Session
+    clock : callable
+        Seconds that only go forwards.
+    """
+
+    def __init__(self, session: zenoh.Session, clock: Callable[[], float] = time.monotonic) -> None:
+        self._session = session
+        self._clock = clock
+        self._known: dict[str, tuple[float, Offset]] = {}
+        self._lock = threading.Lock()
+
+    def offset(self, address: Address) -> Offset | None:
+        """Return the offset of a machine's clock, measured unless it was a moment ago; None if it is mute."""
+        with self._lock:
+            known = self._known.get(address.clock)
+            if known is not None and self._clock() - known[0] < KEEP:
+                return known[1]
+            measured = self._measure(address.clock)
+            if measured is not None:
+                self._known[address.clock] = self._clock(), measured
+            return measured
+
+    def known(self, address: Address) -> Offset | None:
+        """Return the last measurement, however old; None if there is none."""
+        known = self._known.get(address.clock)
+        return None if known is None else known[1]
+
+    def _measure(self, key: str) -> Offset | None:
+        samples = []
+        for _ in range(SAMPLES):
+            asked = time.time_ns()
+            answer = query(self._session, key)
+            if answer is None or len(answer) != _TIMES.size:
+                break
+            samples.append((asked, *_TIMES.unpack(answer), time.time_ns()))
+        return best(samples)

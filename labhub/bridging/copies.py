@@ -1,0 +1,117 @@
+"""The local channel that is a copy of another machine's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from labhub.bridging.clocks import Offset
+from labhub.bridging.wire import Address, Message, Offer
+from labhub.datablock.config import ChecksumPolicy
+from labhub.datablock.location import segment_directory
+from labhub.datablock.producer import DataBlockProducer, open_producer
+from labhub.errors import ChannelBusy, ExportConflict, ProtocolError
+from labhub.hub import Hub
+from labhub.hub.holder import describe_process
+from labhub.schema import Schema
+
+MAX_SLOTS = 1 << 32
+
+
+class Copy:
+    """A DataBlock with the schema, the capacity, the seqs and the timestamps of another machine's.
+
+    Readers here may hold it up as they may hold up any producer, for a second at most; this makes the network wait.
+
+    Parameters
+    ----------
+    hub : Hub
+        Where it is registered.
+    address : Address
+        Whose it is.
+    offer : Offer
+        What it is.
+    offset : Offset or None
+        Of the clock there.
+
+    Raises
+    ------
+    ExportConflict
+        The channel has a producer here.
+    ProtocolError, InvalidArgument
+        The offer makes no sense.
+    SegmentSpaceError
+        There is no room for it.
+    """
+
+    def __init__(self, hub: Hub, address: Address, offer: Offer, offset: Offset | None) -> None:
+        if not (0 < offer.capacity <= MAX_SLOTS and 0 <= offer.resume < 1 << 62 and len(offer.instance) == 32):
+            raise ProtocolError(f"the offer of {address} makes no sense: capacity {offer.capacity}, seq {offer.resume}")
+        self.schema = Schema.from_json(offer.schema)
+        self.instance = bytes.fromhex(offer.instance)
+        self.lost = 0
+        try:
+            self._block = self._opened(hub, address, offer)
+        except ChannelBusy as busy:
+            raise ExportConflict(
+                f"{address.channel!r} has a producer here: {describe_process(busy.pid)}; that one goes on, and "
+                f"the channel of {address.site!r} is not imported",
+                channel=address.channel,
+                sites=(address.site,),
+            ) from None
+        self.next_seq = self._block.next_seq
+        self._lease = hub.adopt(self._block, {"origin": _origin(address, offer, offset)})
+
+    def _opened(self, hub: Hub, address: Address, offer: Offer) -> DataBlockProducer:
+        def attempt() -> DataBlockProducer:
+            return open_producer(
+                address.channel,
+                self.schema,
+                directory=segment_directory(hub.name),
+                capacity=offer.capacity,
+                lossless=offer.lossless,
+                checksum=next(p for p in ChecksumPolicy if p.wire == offer.checksum_policy),
+                first_seq=offer.resume,
+            )
+
+        block = attempt()
+        if not block.took_over:
+            return block
+        block.close()  # left behind by a bridge that died: whose slots they are cannot be told any more
+        return attempt()
+
+    def write(self, message: Message) -> int:
+        """Write what is new of a message; how many slots that is."""
+        known = max(0, self.next_seq - message.first_seq)
+        if known >= len(message.headers):
+            return 0
+        self.lose_until(message.first_seq)
+        rest = np.frombuffer(message.payload, np.uint8)[known * message.slot_nbytes :]
+        written = self._block.write_copies(rest, message.headers[known:])
+        self.next_seq = message.next_seq
+        return written
+
+    def lose_until(self, seq: int) -> None:
+        """Count the slots before that one as lost; readers see it with the next slot."""
+        if seq > self.next_seq:
+            self.lost += seq - self.next_seq
+            self.next_seq = seq
+
+    def close(self) -> None:
+        """End the channel; readers get what is left."""
+        self._lease.close()
+
+
+def _origin(address: Address, offer: Offer, offset: Offset | None) -> dict[str, Any]:
+    return {
+        "site": address.site,
+        "hub": address.hub,
+        "host": offer.host,
+        "boot_id": offer.boot_id,
+        "path": list(offer.path),
+        "instance_id": offer.instance,
+        "epoch": offer.epoch,
+        "clock_offset_ns": None if offset is None else offset.offset_ns,
+        "clock_round_trip_ns": None if offset is None else offset.round_trip_ns,
+    }

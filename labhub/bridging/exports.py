@@ -1,0 +1,343 @@
+"""Channels of this machine, offered to others."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import socket
+import threading
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import msgspec
+import zenoh
+
+from labhub import liveness
+from labhub.bridging import wire
+from labhub.bridging.backlog import Backlog
+from labhub.bridging.status import ExportStatus
+from labhub.bridging.wire import Address, Message, Offer
+from labhub.datablock.config import ConsumerSyncPolicy
+from labhub.datablock.consumer import Mode
+from labhub.errors import ChannelNotFound, ChecksumError, ClosedError, LabHubError, StreamError, TimeoutExpired
+from labhub.hub import Consumer, Hub
+from labhub.hub.channels import ChannelInfo
+from labhub.logs import event
+
+logger = logging.getLogger(__name__)
+
+MESSAGE_NBYTES = 1 << 20
+"""Small slots travel together, up to so many bytes; a larger one travels alone."""
+LINGER = 0.001
+"""How long small slots wait for company (in seconds)."""
+LOOK = 0.05
+"""How often it is looked whether anybody imports a channel, or wants it to end (in seconds)."""
+LATE = 1.0
+"""A network that lets a slot wait for longer cannot keep up (in seconds)."""
+LOSSY_NBYTES = 8 << 20
+"""Backlog of a channel that does not wait for the network (in bytes)."""
+
+
+class Export:
+    """One channel of this machine, for whoever imports it.
+
+    Two threads: one reads the ring, and never waits for anything else; the other hands what was read to the network,
+    and waits for that where the channel is lossless. So a slow network costs memory, and then slots, but not the
+    producer. Nothing is read before somebody imports the channel.
+
+    Parameters
+    ----------
+    hub : Hub
+        Whose channel it is.
+    session : zenoh.Session
+    address : Address
+        What the others find it by.
+    info : ChannelInfo
+        The channel as it is now.
+    buffer_nbytes : int
+        Memory for slots of a lossless channel that wait for the network (in bytes).
+    """
+
+    def __init__(
+        self, hub: Hub, session: zenoh.Session, address: Address, info: ChannelInfo, buffer_nbytes: int
+    ) -> None:
+        self.address = address
+        self._hub = hub
+        self._session = session
+        self._run = secrets.token_hex(8)
+        # The one lossless reader that "Sequential" allows is somebody of this machine.
+        self._lossless = info.policy == ConsumerSyncPolicy.SEQUENTIAL_SYNC.wire
+        origin = info.origin or {}
+        self._path = (*origin.get("path", ()), address.hub)
+        self._host = str(origin.get("host", socket.gethostname()))
+        self._boot_id = str(origin.get("boot_id", liveness.boot_id()))
+        self._backlog = Backlog(buffer_nbytes if self._lossless else LOSSY_NBYTES)
+        self._reader: Consumer | None = None
+        self._trouble = ""
+        self._sent = 0
+        self._lost_before = 0
+        self._wanted = False
+        self._present = threading.Event()
+        self._closing = threading.Event()
+        control = zenoh.CongestionControl.BLOCK if self._lossless else zenoh.CongestionControl.DROP
+        self._publisher = session.declare_publisher(address.data, congestion_control=control)
+        self._queryable = session.declare_queryable(address.offer, self._answer)
+        self._token: zenoh.LivelinessToken | None = None
+        self._threads = [
+            threading.Thread(target=self._read, name=f"export {address.channel}", daemon=True),
+            threading.Thread(target=self._send, name=f"send {address.channel}", daemon=True),
+        ]
+        self.appeared()
+        for thread in self._threads:
+            thread.start()
+
+    def appeared(self) -> None:
+        """Tell everybody that the channel is there."""
+        if self._token is None:
+            self._token = self._session.liveliness().declare_token(self.address.token(self._run))
+        self._present.set()
+
+    def disappeared(self) -> None:
+        """Tell everybody that the channel is gone for now; what was read is sent all the same."""
+        self._present.clear()
+        if self._token is not None:
+            self._token.undeclare()
+            self._token = None
+
+    @property
+    def status(self) -> ExportStatus:
+        """How it does."""
+        reader, backlog = self._reader, self._backlog
+        lost = backlog.lost + self._lost_before + (reader.lost if reader is not None else 0)
+        unsent = backlog.unsent
+        return ExportStatus(
+            self.address.channel, self._state(), self._lossless, self._sent, lost, unsent, backlog.unsent_nbytes
+        )
+
+    def _state(self) -> str:
+        if self._trouble:
+            return self._trouble
+        if self._lossless and (self._backlog.lost or self._backlog.delay > LATE) and self._matched():
+            return "network cannot keep up"
+        if not self._present.is_set():
+            return "gone"
+        if not self._wanted:
+            return "waiting"
+        return "sending" if self._matched() else "no reader"
+
+    def _matched(self) -> bool:
+        with contextlib.suppress(zenoh.ZError):  # the session is being closed
+            status: Any = self._publisher.matching_status  # its stub says bool, and means MatchingStatus
+            return bool(status.matching)
+        return False
+
+    # -------------------------------------------------------------------------------------------------- first thread
+
+    def _read(self) -> None:
+        """Read the channel, one incarnation after the other."""
+        while not self._closing.is_set():
+            if not self._present.wait(LOOK) or not (self._wanted or self._matched()):
+                self._closing.wait(LOOK)
+                continue
+            self._wanted = True
+            try:
+                self._read_one()
+                self._trouble = ""
+            except ClosedError:  # the hub was
+                return
+            except ChannelNotFound:
+                self._closing.wait(LOOK)
+            except LabHubError as error:
+                self._trouble = str(error)
+                logger.warning(
+                    "export of %s: %s", self.address.channel, error, extra=self._facts("export_trouble", error)
+                )
+                self._closing.wait(1.0)
+
+    def _read_one(self) -> None:
+        mode: Mode = "lossless" if self._lossless else "stream"
+        with self._hub.consumer(self.address.channel, mode, start="oldest") as reader:
+            self._reader = reader
+            self._trouble = ""
+            instance = reader.instance_id
+            self._backlog.begin(instance, reader.cursor)
+            max_slots = max(1, MESSAGE_NBYTES // max(1, reader.schema.slot_nbytes))
+            try:
+                while not self._closing.is_set():
+                    if not self._pass_on(reader, instance, max_slots):
+                        self._backlog.append(Message.the_end(instance, reader.cursor, reader.epoch))
+                        return
+            finally:
+                self._lost_before += reader.lost
+                self._reader = None
+
+    def _pass_on(self, reader: Consumer, instance: bytes, max_slots: int) -> bool:
+        """Move what was written into the backlog; False at the end of the stream."""
+        try:
+            if max_slots > 1 and reader.lag < max_slots:
+                with contextlib.suppress(TimeoutExpired):
+                    return self._moved(reader, instance, max_slots, max_slots, LINGER)
+            return self._moved(reader, instance, max_slots, 1, LOOK)
+        except TimeoutExpired:
+            return True
+        except (ChecksumError, StreamError) as error:  # what is missing shows in the seqs
+            logger.warning("export of %s: %s", self.address.channel, error, extra=self._facts("export_lost", error))
+            return True
+
+    def _moved(self, reader: Consumer, instance: bytes, max_slots: int, min_slots: int, timeout: float) -> bool:
+        batch = reader.next_batch(max_slots, min_slots, timeout, False)
+        if batch is None:
+            return False
+        self._backlog.append(Message.of(batch, instance, reader.schema.slot_nbytes))
+        return True
+
+    # ------------------------------------------------------------------------------------------------- second thread
+
+    def _send(self) -> None:
+        """Hand the backlog to the network, which may make us wait."""
+        while not self._closing.is_set():
+            if self._lossless and not self._matched():
+                self._closing.wait(LOOK)
+                continue
+            taken = self._backlog.take(LOOK)
+            if taken is None:
+                continue
+            generation, message = taken
+            try:
+                self._publisher.put(message.payload, attachment=message.attachment(self._run, generation))
+            except zenoh.ZError:  # the session was closed
+                return
+            self._sent += len(message.headers)
+
+    # ----------------------------------------------------------------------------------------------------- questions
+
+    def _answer(self, question: zenoh.Query) -> None:
+        """Say what the channel is, and go back to what the asking side needs next."""
+        asked = question.parameters
+        try:
+            instance, seq = bytes.fromhex(asked.get("instance", "") or ""), int(asked.get("next", "0") or 0)
+            offer = self._offer(instance, seq)
+        except (LabHubError, ValueError) as error:
+            question.reply_err(str(error))
+            return
+        if offer is None:
+            question.reply_err(f"{self.address} is not there now")
+            return
+        question.reply(self.address.offer, msgspec.json.encode(offer))
+
+    def _offer(self, instance: bytes, seq: int) -> Offer | None:
+        known = self._backlog.rewind(instance, seq, wire.ANSWER_PATIENCE)
+        reader = self._reader
+        if known is None or reader is None:
+            return None
+        generation, current, resume = known
+        if current != reader.instance_id:  # the rest of the one before is still on its way
+            return None
+        return Offer(
+            version=wire.VERSION,
+            run=self._run,
+            instance=current.hex(),
+            schema=reader.schema.to_json(),
+            capacity=reader.capacity,
+            lossless=self._lossless,
+            checksum_policy=reader.checksum_policy.wire,
+            epoch=reader.epoch,
+            resume=resume,
+            generation=generation,
+            path=self._path,
+            host=self._host,
+            boot_id=self._boot_id,
+        )
+
+    def close(self) -> None:
+        """Withdraw it; what waits for the network is lost."""
+        self._closing.set()
+        self._backlog.close()
+        with contextlib.suppress(zenoh.ZError):
+            self.disappeared()
+            self._queryable.undeclare()
+        self._threads[0].join(5.0)
+        with contextlib.suppress(zenoh.ZError):
+            self._publisher.undeclare()
+        self._threads[1].join(5.0)
+
+    def _facts(self, name: str, error: Exception) -> dict[str, object]:
+        return event(name, channel=self.address.channel, reason=str(error))
+
+
+class Exports:
+    """The exports of a bridge: one for each channel that matches, now or later.
+
+    Parameters
+    ----------
+    hub : Hub
+    session : zenoh.Session
+    site, identity : str
+        What this machine is called, and what its hub is.
+    patterns : sequence of str
+        Shell patterns of channels.
+    reexport : bool
+        Whether imported channels are offered, too.
+    buffer_nbytes : int
+        As in `Export`.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        session: zenoh.Session,
+        site: str,
+        identity: str,
+        patterns: Sequence[str],
+        *,
+        reexport: bool,
+        buffer_nbytes: int,
+    ) -> None:
+        self._hub = hub
+        self._session = session
+        self._site = site
+        self._identity = identity
+        self._patterns = patterns
+        self._reexport = reexport
+        self._buffer_nbytes = buffer_nbytes
+        self._exports: dict[str, Export] = {}
+        self._lock = threading.Lock()
+        self._watch = hub.watch() if patterns else None
+        self._thread = threading.Thread(target=self._follow, name="exports", daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        for news in self._watch or ():
+            with self._lock:
+                export = self._exports.get(news.channel)
+                if news.kind == "gone" and export is not None:
+                    export.disappeared()
+                elif news.info is not None and self._is_ours(news.info):
+                    if export is None:
+                        self._exports[news.channel] = self._new(news.info)
+                    else:
+                        export.appeared()
+
+    def _is_ours(self, info: ChannelInfo) -> bool:
+        return (self._reexport or info.origin is None) and any(fnmatchcase(info.name, p) for p in self._patterns)
+
+    def _new(self, info: ChannelInfo) -> Export:
+        address = Address(self._site, self._identity, info.name)
+        return Export(self._hub, self._session, address, info, self._buffer_nbytes)
+
+    @property
+    def status(self) -> tuple[ExportStatus, ...]:
+        """How each of them does, in the order of their names."""
+        with self._lock:
+            return tuple(export.status for _, export in sorted(self._exports.items()))
+
+    def close(self) -> None:
+        """Withdraw all of them."""
+        if self._watch is not None:
+            self._watch.close()
+        self._thread.join(5.0)
+        with self._lock:
+            for export in self._exports.values():
+                export.close()

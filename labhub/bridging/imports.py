@@ -1,0 +1,301 @@
+"""Channels of other machines, brought to this one."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Literal
+
+import zenoh
+
+from labhub.bridging import wire
+from labhub.bridging.clocks import Clocks
+from labhub.bridging.copies import Copy
+from labhub.bridging.network import query
+from labhub.bridging.status import ImportStatus
+from labhub.bridging.wire import Address, Offer
+from labhub.errors import ClosedError, ExportConflict, LabHubError, ProtocolError
+from labhub.hub import Hub
+from labhub.logs import event
+
+logger = logging.getLogger(__name__)
+
+INBOX = 32
+"""Messages that wait to be written, before the network is made to wait."""
+RETRY = 0.5
+"""How often it is asked again for what was refused or not answered (in seconds)."""
+
+News = tuple[Literal["token", "gone"], str] | tuple[Literal["data"], tuple[bytes, bytes]]
+
+
+class Import:
+    """One channel of another machine, as a local one.
+
+    One thread does everything, in the order in which it arrives.
+
+    Parameters
+    ----------
+    hub : Hub
+        Where it appears.
+    session : zenoh.Session
+    address : Address
+        Whose it is.
+    identity : str
+        Of this hub: what has come through it once is not taken again.
+    clocks : Clocks
+    claim : callable
+        Takes the name of the channel for an address, or raises `ExportConflict`.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        session: zenoh.Session,
+        address: Address,
+        identity: str,
+        clocks: Clocks,
+        claim: Callable[[Address], None],
+    ) -> None:
+        self.address = address
+        self._hub = hub
+        self._session = session
+        self._identity = identity
+        self._clocks = clocks
+        self._claim = claim
+        self._copy: Copy | None = None
+        self._offer: Offer | None = None
+        self._tokens: set[str] = set()
+        self._state, self._detail = "waiting", ""
+        self._received = 0
+        self._lost = 0
+        self._inbox: queue.Queue[News] = queue.Queue(INBOX)
+        self._closing = threading.Event()
+        # Not through Zenoh's own queue, which is not bounded: its thread waits here, and so does the network.
+        handler = zenoh.handlers.Callback(self._arrived, indirect=False)
+        self._subscriber = session.declare_subscriber(address.data, handler)
+        self._thread = threading.Thread(target=self._run, name=f"import {address}", daemon=True)
+        self._thread.start()
+
+    def tell(self, kind: Literal["token", "gone"], run: str) -> None:
+        """Tell it that a run of the export is there, or is not any more."""
+        self._put((kind, run))
+
+    def _arrived(self, sample: zenoh.Sample) -> None:
+        attachment = b"" if sample.attachment is None else bytes(sample.attachment)
+        self._put(("data", (attachment, bytes(sample.payload))))
+
+    def _put(self, news: News) -> None:
+        while not self._closing.is_set():
+            with contextlib.suppress(queue.Full):
+                self._inbox.put(news, timeout=RETRY)
+                return
+
+    @property
+    def status(self) -> ImportStatus:
+        """How it does."""
+        copy, offset = self._copy, self._clocks.known(self.address)
+        return ImportStatus(
+            self.address.site,
+            self.address.channel,
+            self._state,
+            self._detail,
+            self._received,
+            self._lost + (0 if copy is None else copy.lost),
+            None if offset is None else offset.offset_ns,
+            None if offset is None else offset.round_trip_ns // 2,
+        )
+
+    # ------------------------------------------------------------------------------------------------------ its thread
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                news = self._inbox.get(timeout=RETRY)
+            except queue.Empty:
+                if self._tokens and self._state not in ("receiving", "ended"):
+                    self._try(self._agree)
+                continue
+            match news:
+                case "token", str(run):
+                    self._tokens.add(run)
+                    self._try(self._agree)
+                case "gone", str(run):
+                    self._tokens.discard(run)
+                    if not self._tokens and self._state != "ended":
+                        self._say("cut", "the other side cannot be reached")
+                case "data", (bytes(attachment), bytes(payload)):
+                    self._try(lambda a=attachment, p=payload: self._take(a, p))  # type: ignore[misc]
+        self._end()
+
+    def _try(self, step: Callable[[], None]) -> None:
+        """Do something that may fail: then the state says why, and it is tried again."""
+        try:
+            step()
+        except ExportConflict as error:
+            self._say("conflict", str(error))
+        except ClosedError:  # the hub was
+            self._closing.set()
+        except (LabHubError, OSError, zenoh.ZError) as error:
+            self._say("refused", " ".join(str(error).split()))
+
+    def _say(self, state: str, detail: str = "") -> None:
+        if (state, detail) != (self._state, self._detail) and state in (
+            "refused",
+            "conflict",
+            "schema changed",
+            "loop",
+        ):
+            facts = event("import_trouble", channel=str(self.address), state=state, reason=detail)
+            logger.warning("import of %s: %s: %s", self.address, state, detail, extra=facts)
+        self._state, self._detail = state, detail
+
+    def _agree(self) -> None:
+        """Ask what the channel is, and where it goes on; make the local one, or go on with it."""
+        copy = self._copy
+        where = {} if copy is None else {"instance": copy.instance.hex(), "next": str(copy.next_seq)}
+        answer = query(self._session, self.address.offer, where)
+        if answer is None:
+            self._say("waiting", "the other side does not answer")
+            return
+        offer = wire.decode_offer(answer)
+        if self._identity in offer.path:
+            self._say("loop", "this channel comes from here")
+            return
+        self._claim(self.address)
+        changed = ""
+        if copy is None or copy.instance.hex() != offer.instance:
+            changed = self._replace(offer)
+        elif offer.resume > copy.next_seq:
+            copy.lose_until(offer.resume)
+        self._offer = offer
+        self._say("receiving", changed)
+
+    def _replace(self, offer: Offer) -> str:
+        """Make the local channel anew; what has changed in its schema, if anything."""
+        before = self._copy
+        self._end()
+        offset = self._clocks.offset(self.address)
+        self._copy = Copy(self._hub, self.address, offer, offset)
+        if before is None or not (lines := before.schema.difference(self._copy.schema)):
+            return ""
+        facts = event("import_schema_changed", channel=str(self.address), differences=lines)
+        logger.warning("import of %s: its schema has changed: %s", self.address, "; ".join(lines), extra=facts)
+        return f"its schema has changed: {'; '.join(lines)}"
+
+    def _take(self, attachment: bytes, payload: bytes) -> None:
+        copy, offer = self._copy, self._offer
+        head = wire.decode(attachment, b"", None)
+        if copy is None or offer is None or (head.run, head.message.instance) != (offer.run, copy.instance):
+            self._agree()
+            copy, offer = self._copy, self._offer
+        if copy is None or offer is None or head.message.instance != copy.instance:
+            return  # of an incarnation that is over, or of one that was refused
+        if head.generation < offer.generation and head.run == offer.run:
+            return  # it was on its way when we asked for an earlier one
+        if head.message.first_seq > copy.next_seq and offer.lossless:
+            self._agree()  # perhaps it can be sent again
+            if self._offer is not offer and head.generation < (self._offer or offer).generation:
+                return
+        if head.message.first_seq > copy.next_seq + wire.MAX_GAP:
+            raise ProtocolError(f"seq {head.message.first_seq} after {copy.next_seq}")
+        message = wire.decode(attachment, payload, copy.schema.slot_nbytes).message
+        if message.end:
+            copy.lose_until(message.first_seq)
+            self._end()
+            self._say("ended")
+            return
+        self._received += copy.write(message)
+        if self._state != "receiving":
+            self._say("receiving")
+
+    def _end(self) -> None:
+        """End the local channel; its readers get what is left."""
+        if self._copy is not None:
+            self._lost += self._copy.lost
+            self._copy.close()
+            self._copy = self._offer = None
+
+    def close(self) -> None:
+        """End it; the local channel ends with it."""
+        self._closing.set()
+        with contextlib.suppress(zenoh.ZError):
+            self._subscriber.undeclare()
+        self._thread.join(10.0)
+
+
+class Imports:
+    """The imports of a bridge: one for each channel of another site that matches, now or later.
+
+    Parameters
+    ----------
+    hub : Hub
+    session : zenoh.Session
+    identity : str
+        Of this hub.
+    patterns : sequence of str
+        ``"SITE/CHANNEL"`` each, as shell patterns.
+    """
+
+    def __init__(self, hub: Hub, session: zenoh.Session, identity: str, patterns: Sequence[str]) -> None:
+        self._hub = hub
+        self._session = session
+        self._identity = identity
+        self._patterns = [p if "/" in p else f"*/{p}" for p in patterns]
+        self._clocks = Clocks(session)
+        self._imports: dict[Address, Import] = {}
+        self._owners: dict[str, Address] = {}
+        self._lock = threading.Lock()
+        self._subscriber: zenoh.Subscriber[None] | None = None
+        if patterns:
+            self._subscriber = session.liveliness().declare_subscriber(wire.EVERY_CHANNEL, self._token, history=True)
+
+    def _token(self, sample: zenoh.Sample) -> None:
+        found = wire.parse_token(str(sample.key_expr))
+        if found is None:
+            return
+        address, run = found
+        if address.hub == self._identity or not any(fnmatchcase(str(address), p) for p in self._patterns):
+            return
+        with self._lock:
+            if address not in self._imports:
+                self._imports[address] = Import(
+                    self._hub, self._session, address, self._identity, self._clocks, self._claim
+                )
+            told = self._imports[address]
+        told.tell("token" if sample.kind == zenoh.SampleKind.PUT else "gone", run)
+
+    def _claim(self, address: Address) -> None:
+        """Let one address have the name of its channel, and no other one, unless the first one is over."""
+        with self._lock:
+            owner = self._owners.setdefault(address.channel, address)
+            if owner != address and self._imports[owner].status.state == "ended":
+                owner = self._owners[address.channel] = address
+        if owner != address:
+            sites = (owner.site, address.site)
+            raise ExportConflict(
+                f"{address.channel!r} is exported by {' and '.join(map(repr, sites))}; that of {owner.site!r} came "
+                f"first. Import one of them only, such as {str(owner)!r}, or rename the other",
+                channel=address.channel,
+                sites=sites,
+            )
+
+    @property
+    def status(self) -> tuple[ImportStatus, ...]:
+        """How each of them does, in the order of their names."""
+        with self._lock:
+            imports = sorted(self._imports.items())
+        return tuple(imported.status for _, imported in imports)
+
+    def close(self) -> None:
+        """End all of them."""
+        if self._subscriber is not None:
+            with contextlib.suppress(zenoh.ZError):
+                self._subscriber.undeclare()
+        with self._lock:
+            imports = list(self._imports.values())
+        for imported in imports:
+            imported.close()
