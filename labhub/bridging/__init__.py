@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from labhub.errors import MissingDependency
 
 if TYPE_CHECKING:
-    from labhub.bridging.bridge import Bridge
+    from labhub.bridging.span import Bridge
     from labhub.hub import Hub
 
 DEFAULT_BUFFER_NBYTES = 64 * 1024 * 1024
@@ -74,7 +74,7 @@ def bridge(
     ...     acquire()
     """
     try:
-        from labhub.bridging.bridge import Bridge
+        from labhub.bridging.span import Bridge
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "zenoh":
             raise

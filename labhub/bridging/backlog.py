@@ -12,8 +12,8 @@ from labhub.bridging.wire import Message
 class Backlog:
     """Messages between the reader of a ring, which never waits, and the sender, which waits for the network.
 
-    It is bounded: what was sent is forgotten first, then the oldest that was not, which counts as lost. What was sent is
-    kept as long as there is room, because a network that is cut takes with it what is on its way.
+    It is bounded: what was sent is forgotten first, then the oldest that was not, which counts as lost. What was sent
+    is kept as long as there is room, because a network that is cut takes with it what is on its way.
 
     Parameters
     ----------
@@ -70,7 +70,8 @@ class Backlog:
         Parameters
         ----------
         instance : bytes
-            The incarnation that it belongs to; empty if the other side has nothing yet.
+            The incarnation that it belongs to: of a later one everything is sent again. Empty if the other side has
+            nothing yet, and needs nothing that was sent.
         seq : int
             The slot that it needs next.
         timeout : float
@@ -84,8 +85,8 @@ class Backlog:
         with self._changed:
             if not self._changed.wait_for(lambda: self._end or self._closed, timeout) or self._end is None:
                 return None
-            if instance and any(m.instance == instance for m in self._sent):
-                while self._sent and (self._sent[-1].instance != instance or self._sent[-1].next_seq > seq):
+            if instance:
+                while self._sent and self._is_missing(self._sent[-1], instance, seq):
                     self._unsent.appendleft((time.monotonic(), self._sent.pop()))
                 self._generation += 1
                 self._changed.notify_all()
@@ -94,6 +95,12 @@ class Backlog:
             first = self._unsent[0][1]
             known = first.instance == instance and first.first_seq <= seq < first.next_seq
             return self._generation, first.instance, seq if known else first.first_seq
+
+    def _is_missing(self, message: Message, instance: bytes, seq: int) -> bool:
+        """Whether somebody who needs that slot next has not got this: it is behind it, or of a later incarnation."""
+        if message.instance == instance:
+            return message.next_seq > seq
+        return self._end is not None and message.instance == self._end[0]
 
     def close(self) -> None:
         """End every wait."""

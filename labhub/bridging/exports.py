@@ -78,7 +78,7 @@ class Export:
         self._trouble = ""
         self._sent = 0
         self._lost_before = 0
-        self._wanted = False
+        self._wanted = threading.Event()  # not before somebody has asked: who asks first gets all that the ring holds
         self._present = threading.Event()
         self._closing = threading.Event()
         control = zenoh.CongestionControl.BLOCK if self._lossless else zenoh.CongestionControl.DROP
@@ -123,7 +123,7 @@ class Export:
             return "network cannot keep up"
         if not self._present.is_set():
             return "gone"
-        if not self._wanted:
+        if not self._wanted.is_set():
             return "waiting"
         return "sending" if self._matched() else "no reader"
 
@@ -138,10 +138,8 @@ class Export:
     def _read(self) -> None:
         """Read the channel, one incarnation after the other."""
         while not self._closing.is_set():
-            if not self._present.wait(LOOK) or not (self._wanted or self._matched()):
-                self._closing.wait(LOOK)
+            if not (self._wanted.wait(LOOK) and self._present.wait(LOOK)):
                 continue
-            self._wanted = True
             try:
                 self._read_one()
                 self._trouble = ""
@@ -228,6 +226,7 @@ class Export:
         question.reply(self.address.offer, msgspec.json.encode(offer))
 
     def _offer(self, instance: bytes, seq: int) -> Offer | None:
+        self._wanted.set()
         known = self._backlog.rewind(instance, seq, wire.ANSWER_PATIENCE)
         reader = self._reader
         if known is None or reader is None:

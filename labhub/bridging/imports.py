@@ -21,6 +21,7 @@ from labhub.bridging.wire import Address, Offer
 from labhub.errors import ClosedError, ExportConflict, LabHubError, ProtocolError
 from labhub.hub import Hub
 from labhub.logs import event
+from labhub.schema import Schema
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,8 @@ class Import:
         self._clocks = clocks
         self._claim = claim
         self._copy: Copy | None = None
+        self._known: tuple[bytes, int] | None = None  # of the copy that was before: its instance, and what came next
+        self._schema: Schema | None = None
         self._offer: Offer | None = None
         self._tokens: set[str] = set()
         self._state, self._detail = "waiting", ""
@@ -156,7 +159,8 @@ class Import:
     def _agree(self) -> None:
         """Ask what the channel is, and where it goes on; make the local one, or go on with it."""
         copy = self._copy
-        where = {} if copy is None else {"instance": copy.instance.hex(), "next": str(copy.next_seq)}
+        known = self._known if copy is None else (copy.instance, copy.next_seq)
+        where = {} if known is None else {"instance": known[0].hex(), "next": str(known[1])}
         answer = query(self._session, self.address.offer, where)
         if answer is None:
             self._say("waiting", "the other side does not answer")
@@ -176,11 +180,11 @@ class Import:
 
     def _replace(self, offer: Offer) -> str:
         """Make the local channel anew; what has changed in its schema, if anything."""
-        before = self._copy
         self._end()
         offset = self._clocks.offset(self.address)
-        self._copy = Copy(self._hub, self.address, offer, offset)
-        if before is None or not (lines := before.schema.difference(self._copy.schema)):
+        copy = self._copy = Copy(self._hub, self.address, offer, offset)
+        before, self._schema = self._schema or copy.schema, copy.schema
+        if not (lines := before.difference(copy.schema)):
             return ""
         facts = event("import_schema_changed", channel=str(self.address), differences=lines)
         logger.warning("import of %s: its schema has changed: %s", self.address, "; ".join(lines), extra=facts)
@@ -216,6 +220,7 @@ class Import:
         """End the local channel; its readers get what is left."""
         if self._copy is not None:
             self._lost += self._copy.lost
+            self._known = self._copy.instance, self._copy.next_seq
             self._copy.close()
             self._copy = self._offer = None
 

@@ -35,8 +35,8 @@ PATTERN = re.compile(r"[A-Za-z0-9._*?\[\]!-]+", re.ASCII)
 class Bridge:
     """Channels between this machine's hub and others. Made by `labhub.bridge`, which explains the parameters.
 
-    It connects, and connects again, by itself. Closing it, or leaving its ``with`` block, ends the imported channels here
-    and withdraws the exported ones from the others.
+    It connects, and connects again, by itself. Closing it, or leaving its ``with`` block, ends the imported channels
+    here and withdraws the exported ones from the others.
 
     Attributes
     ----------
