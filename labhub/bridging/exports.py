@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
+import numpy as np
 import zenoh
 
 from labhub import liveness
@@ -174,7 +175,9 @@ class Export:
     def _pass_on(self, reader: Consumer, instance: bytes, max_slots: int) -> bool:
         """Move what was written into the backlog; False at the end of the stream."""
         try:
-            if max_slots > 1 and reader.lag < max_slots:
+            if max_slots == 1:
+                return self._moved_one(reader, instance)
+            if reader.lag < max_slots:
                 with contextlib.suppress(TimeoutExpired):
                     return self._moved(reader, instance, max_slots, max_slots, LINGER)
             return self._moved(reader, instance, max_slots, 1, LOOK)
@@ -189,6 +192,17 @@ class Export:
         if batch is None:
             return False
         self._backlog.append(Message.of(batch, instance, reader.schema.slot_nbytes))
+        return True
+
+    def _moved_one(self, reader: Consumer, instance: bytes) -> bool:
+        """Move one large slot, which is copied once only."""
+        try:
+            with reader.slot(LOOK) as slot:
+                headers = np.array([slot.header])
+                payload = slot.array.tobytes()
+        except EOFError:
+            return False
+        self._backlog.append(Message(instance, slot.seq, slot.epoch, headers, payload, len(payload)))
         return True
 
     # ------------------------------------------------------------------------------------------------- second thread

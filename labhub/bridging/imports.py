@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Literal
 
 import zenoh
@@ -30,7 +31,8 @@ INBOX = 32
 RETRY = 0.5
 """How often it is asked again for what was refused or not answered (in seconds)."""
 
-News = tuple[Literal["token", "gone"], str] | tuple[Literal["data"], tuple[bytes, bytes]]
+Word = Literal["token", "gone", "replaced"]
+News = tuple[Word, str] | tuple[Literal["data"], zenoh.Sample]
 
 
 class Import:
@@ -83,13 +85,12 @@ class Import:
         self._thread = threading.Thread(target=self._run, name=f"import {address}", daemon=True)
         self._thread.start()
 
-    def tell(self, kind: Literal["token", "gone"], run: str) -> None:
-        """Tell it that a run of the export is there, or is not any more."""
+    def tell(self, kind: Word, run: str) -> None:
+        """Tell it that a run of the export is there, or is not any more, or that another machine is now what it was."""
         self._put((kind, run))
 
     def _arrived(self, sample: zenoh.Sample) -> None:
-        attachment = b"" if sample.attachment is None else bytes(sample.attachment)
-        self._put(("data", (attachment, bytes(sample.payload))))
+        self._put(("data", sample))
 
     def _put(self, news: News) -> None:
         while not self._closing.is_set():
@@ -122,17 +123,25 @@ class Import:
                 if self._tokens and self._state not in ("receiving", "ended"):
                     self._try(self._agree)
                 continue
-            match news:
-                case "token", str(run):
-                    self._tokens.add(run)
-                    self._try(self._agree)
-                case "gone", str(run):
-                    self._tokens.discard(run)
-                    if not self._tokens and self._state != "ended":
-                        self._say("cut", "the other side cannot be reached")
-                case "data", (bytes(attachment), bytes(payload)):
-                    self._try(lambda a=attachment, p=payload: self._take(a, p))  # type: ignore[misc]
+            word, what = news
+            if isinstance(what, zenoh.Sample):
+                self._try(partial(self._take, what))
+            else:
+                self._heard(word, what)
         self._end()
+
+    def _heard(self, word: str, run: str) -> None:
+        match word:
+            case "token":
+                self._tokens.add(run)
+                self._try(self._agree)
+            case "gone":
+                self._tokens.discard(run)
+                if not self._tokens and self._state != "ended":
+                    self._say("cut", "the other side cannot be reached")
+            case "replaced" if not self._tokens:
+                self._end()
+                self._say("ended", "another machine has taken its place")
 
     def _try(self, step: Callable[[], None]) -> None:
         """Do something that may fail: then the state says why, and it is tried again."""
@@ -190,8 +199,9 @@ class Import:
         logger.warning("import of %s: its schema has changed: %s", self.address, "; ".join(lines), extra=facts)
         return f"its schema has changed: {'; '.join(lines)}"
 
-    def _take(self, attachment: bytes, payload: bytes) -> None:
+    def _take(self, sample: zenoh.Sample) -> None:
         copy, offer = self._copy, self._offer
+        attachment = b"" if sample.attachment is None else bytes(sample.attachment)
         head = wire.decode(attachment, b"", None)
         if copy is None or offer is None or (head.run, head.message.instance) != (offer.run, copy.instance):
             self._agree()
@@ -206,7 +216,7 @@ class Import:
                 return
         if head.message.first_seq > copy.next_seq + wire.MAX_GAP:
             raise ProtocolError(f"seq {head.message.first_seq} after {copy.next_seq}")
-        message = wire.decode(attachment, payload, copy.schema.slot_nbytes).message
+        message = wire.decode(attachment, bytes(sample.payload), copy.schema.slot_nbytes).message
         if message.end:
             copy.lose_until(message.first_seq)
             self._end()
@@ -277,8 +287,11 @@ class Imports:
         """Let one address have the name of its channel, and no other one, unless the first one is over."""
         with self._lock:
             owner = self._owners.setdefault(address.channel, address)
-            if owner != address and self._imports[owner].status.state == "ended":
+            state = self._imports[owner].status.state
+            if owner != address and state == "ended":
                 owner = self._owners[address.channel] = address
+        if owner.site == address.site and owner != address and state == "cut":  # after a reboot it is another machine
+            self._imports[owner].tell("replaced", "")
         if owner != address:
             sites = (owner.site, address.site)
             raise ExportConflict(

@@ -37,6 +37,8 @@ def configuration(connect: Sequence[str], listen: Sequence[str], path: str | Pat
         if path is None:  # no discovery, and no port open on every interface, unless somebody asks for it in a file
             config.insert_json5("scouting/multicast/enabled", "false")
             config.insert_json5("listen/endpoints", "[]")
+            # It would serve two bridges on one machine only, from files in /dev/shm that outlive a killed process.
+            config.insert_json5("transport/shared_memory/enabled", "false")
         for side, endpoints in (("connect", connect), ("listen", listen)):
             if endpoints:
                 config.insert_json5(f"{side}/endpoints", json.dumps(list(endpoints)))

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from labhub import __version__
+from labhub.cli.bridge import bridge
 from labhub.cli.broker import app as broker
 from labhub.cli.channels import channels
 from labhub.cli.demo import demo
@@ -52,6 +53,7 @@ app.command(epilog=example("labhub channels 'pump.*' --json"))(channels)
 app.command(epilog=example("labhub top 'pump.*' --interval 0.5"))(top)
 app.command(epilog=example("labhub info pump.pressure"))(info)
 app.command(epilog=example("labhub tail pump.pressure -n 3 --follow"))(tail)
+app.command(epilog=example("labhub bridge --export 'camera.*' --listen tcp/0.0.0.0:7447"))(bridge)
 app.command(epilog=example("labhub doctor --fix", DOCTOR_EXIT_CODES))(doctor)
 app.command(epilog="Example: labhub demo --seconds 20")(demo)
 app.command(epilog=example("labhub register pump.raw --schema \"[('t', '<f8'), ('bar', '<f4')]\" --units t=s,bar=bar"))(

@@ -28,6 +28,8 @@ class ReadSlot:
         showed is true only once the ``with`` block was left without an error.
     seq, epoch, nbytes, timestamp_ns : int
         From its header.
+    header : void
+        All of it, of dtype `SLOT_HEADER`.
     """
 
     array: NDArray[Any]
@@ -35,6 +37,7 @@ class ReadSlot:
     epoch: int
     nbytes: int
     timestamp_ns: int
+    header: np.void
 
     def __init__(self, consumer: DataBlockConsumer, timeout: float | None) -> None:
         self._consumer = consumer
@@ -58,7 +61,7 @@ class ReadSlot:
                 raise EOFError(f"the stream of {consumer.name!r} has ended")
             if seq < 0:
                 raise TimeoutExpired(f"no new slot on {consumer.name!r} within {self._timeout} s")
-            self._header = header = np.frombuffer(native.header(), SLOT_HEADER)[0]
+            self.header = header = np.frombuffer(native.header(), SLOT_HEADER)[0]
             self.seq = seq
             self.epoch = int(header["epoch"])
             self.nbytes = int(header["nbytes"])
@@ -94,8 +97,8 @@ class ReadSlot:
             actual = self._digest() if consumer.checksum_policy is ChecksumPolicy.ENFORCED else None
         finally:
             consumer._native.release()  # looks at the seq: only what was not overwritten can be called corrupt
-        if actual is not None and not checksums.carries(self._header, actual):
-            raise consumer._found_corrupt(self._header)
+        if actual is not None and not checksums.carries(self.header, actual):
+            raise consumer._found_corrupt(self.header)
 
     def verify_checksum(self) -> bool:
         """Whether the slot, as it is now, has the checksum that its producer stored; for ``checksum="manual"``.
@@ -107,8 +110,8 @@ class ReadSlot:
         InvalidArgument
             If the slot carries no checksum.
         """
-        checksums.require_stored(np.atleast_1d(self._header))
-        return checksums.carries(self._header, self._digest())
+        checksums.require_stored(np.atleast_1d(self.header))
+        return checksums.carries(self.header, self._digest())
 
     def _digest(self) -> bytes:
         return checksums.digest(self.array.reshape(-1).view(np.uint8)[: self.nbytes])
@@ -139,7 +142,7 @@ class ConsumeHandle:
         self.seq = int(batch.seq[0])
         self.timestamp_ns = int(batch.timestamp_ns[0])
         self.nbytes = int(batch.nbytes[0])
-        self._header = batch.headers
+        self.header = batch.headers
         flat = batch.data.reshape(-1).view(np.uint8)
         self._data: NDArray[np.uint8] | None = flat[: self.nbytes]
 
@@ -191,8 +194,8 @@ class ConsumeHandle:
             If the slot was released before.
         """
         data = self._held()
-        checksums.require_stored(self._header)
-        return checksums.matches(self._header[0], data)
+        checksums.require_stored(self.header)
+        return checksums.matches(self.header[0], data)
 
     def release(self) -> None:
         """Let go of the slot. Twice is harmless."""

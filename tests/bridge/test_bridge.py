@@ -141,7 +141,7 @@ def test_a_schema_that_changes(pair, wait_until) -> None:
     with here.producer("x", dtype="f4", shape=3):
         wait_until(lambda: back.status.imports[0].state == "receiving", PATIENCE)
         assert "its schema has changed" in back.status.imports[0].detail
-        assert "float32" in back.status.imports[0].detail
+        assert "<f4" in back.status.imports[0].detail
         assert there.schema("x") == here.schema("x")
 
 

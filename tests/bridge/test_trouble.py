@@ -1,0 +1,191 @@
+"""Bridges whose other side is stopped, killed, restarted, slow, or somebody else."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import labhub
+from labhub.errors import BridgeError
+from tests.bridge.conftest import free_endpoint
+from tests.bridge.machines import Loopback, Machine
+
+PATIENCE = 60
+
+
+@pytest.fixture
+def machines(stack, private_dirs, endpoint):
+    """A machine with channels, and one that wants them; their bridges are not made yet."""
+    lab, office = (Machine(Loopback(stack), private_dirs, name) for name in ("lab", "office"))
+    return lab, office
+
+
+def test_the_importing_bridge_is_killed(stack, private_dirs, endpoint, machines, wait_until) -> None:
+    lab, office = machines
+    lab.join(exports="*", listen=endpoint, site="lab")
+    office.join(imports="*", connect=endpoint, site="office")
+    lab("produce('x', 100)")
+    assert office("read('x', 100)") == [0, 100, 0, 100]
+    office.signal(signal.SIGKILL)
+    wait_until(lambda: lab.state("exports") == "no reader", PATIENCE)
+    assert lab("produce('x', 1000)")[1] == 0, "the producer has waited"
+    again = Machine(Loopback(stack), private_dirs, "again")
+    again.join(imports="*", connect=endpoint, site="office")
+    first, n, lost, cursor = again("read('x', 1100)")
+    assert (n + lost, cursor) == (1100 - first, 1100)
+    assert again("end()")
+    assert lab("end()")
+
+
+def test_the_exporting_bridge_is_restarted(endpoint, machines, wait_until) -> None:
+    lab, office = machines
+    lab.join(exports="*", listen=endpoint, site="lab")
+    office.join(imports="*", connect=endpoint, site="office")
+    lab("produce('x', 100, capacity=4096)")
+    assert office("read('x', 100)") == [0, 100, 0, 100]
+    assert lab("leave()")
+    wait_until(lambda: office.state("imports") == "cut", PATIENCE)
+    lab("produce('x', 500)")
+    lab.join(exports="*", listen=endpoint, site="lab")
+    assert office("read('x', 600)") == [100, 500, 0, 600], "the ring still had all of it"
+    assert office("end()")
+    assert lab("end()")
+
+
+def test_a_machine_dies_and_another_one_is_what_it_was(stack, private_dirs, endpoint, machines, wait_until) -> None:
+    lab, office = machines
+    lab.join(exports="*", listen=endpoint, site="lab")
+    office.join(imports="*", connect=endpoint, site="office")
+    lab("produce('x', 100)")
+    assert office("read('x', 100)") == [0, 100, 0, 100]
+    lab.signal(signal.SIGKILL)
+    wait_until(lambda: office.state("imports") == "cut", PATIENCE)
+    second = Machine(Loopback(stack), private_dirs, "second")
+    second.join(exports="*", listen=endpoint, site="lab")
+    second("produce('x', 50)")
+    wait_until(lambda: any(i["state"] == "receiving" for i in office("status()")["imports"]), PATIENCE)
+    assert office("end()")
+    assert second("end()")
+
+
+def test_a_network_that_cannot_keep_up_costs_slots_and_not_the_producer(endpoint, machines, wait_until) -> None:
+    lab, office = machines
+    lab.join(exports="*", listen=endpoint, site="lab", buffer_nbytes=1 << 20)
+    office.join(imports="*", connect=endpoint, site="office")
+    lab("produce('x', 100)")
+    assert office("read('x', 100)") == [0, 100, 0, 100]
+    office.signal(signal.SIGSTOP)
+    try:
+        written, state = 0, ""
+        while state != "network cannot keep up" and written < 400_000:
+            _, blocked = lab("produce('x', 5000)")
+            written += 5000
+            assert blocked == 0, "the producer has waited for the network"
+            state = lab.state("exports")
+        assert state == "network cannot keep up"
+        export = lab("status()")["exports"][0]
+        assert export["lost"] > 0
+        assert export["backlog_nbytes"] <= 1 << 20
+    finally:
+        office.signal(signal.SIGCONT)
+    total = 100 + written
+    assert lab("produce('x', 1)")
+    first, n, lost, cursor = office(f"read('x', {total + 1})")
+    assert (first, n + lost, cursor) == (100, written + 1, total + 1)
+    assert lost > 0
+    imported = office("status()")["imports"][0]
+    assert imported["received"] + imported["lost"] == total + 1
+    assert office("end()")
+    assert lab("end()")
+
+
+# ------------------------------------------------------------------------------------------------------------------ TLS
+
+
+def certificates(directory: Path) -> None:
+    """Make an authority, and certificates of its and of a stranger's for this machine."""
+
+    def openssl(words: str) -> None:
+        subprocess.run(["openssl", *words.split()], cwd=directory, check=True, capture_output=True)
+
+    (directory / "san").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    for name in ("authority", "stranger"):
+        openssl(f"req -x509 -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.pem -days 2 -subj /CN={name}")
+    for name, signer in (("here", "authority"), ("there", "authority"), ("false", "stranger")):
+        openssl(f"req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}")
+        signed = f"-CA {signer}.pem -CAkey {signer}.key -CAcreateserial -extfile san"
+        openssl(f"x509 -req -in {name}.csr {signed} -out {name}.pem -days 2")
+
+
+def tls(directory: Path, name: str, *, acl: bool = False) -> Path:
+    """Write Zenoh's configuration for a machine; with `acl`, one that lets nobody take `secret.*`."""
+    side = {"certificate": str(directory / f"{name}.pem"), "private_key": str(directory / f"{name}.key")}
+    config = {
+        "scouting": {"multicast": {"enabled": False}},
+        "listen": {"endpoints": []},
+        "transport": {
+            "shared_memory": {"enabled": False},
+            "link": {
+                "tls": {
+                    "root_ca_certificate": str(directory / "authority.pem"),
+                    "enable_mtls": True,
+                    **{f"{way}_{key}": value for way in ("listen", "connect") for key, value in side.items()},
+                }
+            },
+        },
+    }
+    if acl:
+        rule = {
+            "id": "keep",
+            "permission": "deny",
+            "flows": ["egress", "ingress"],
+            "messages": ["put", "reply", "liveliness_token", "liveliness_query", "query"],
+            "key_exprs": ["labhub/*/*/secret/**"],
+        }
+        config["access_control"] = {
+            "enabled": True,
+            "default_permission": "allow",
+            "rules": [rule],
+            "subjects": [{"id": "everybody"}],
+            "policies": [{"rules": ["keep"], "subjects": ["everybody"]}],
+        }
+    path = directory / f"{name}.json5"
+    path.write_text(json.dumps(config))
+    return path
+
+
+def test_tls_with_the_right_certificates_and_access_control(machine, bridge, tmp_path, wait_until) -> None:
+    certificates(tmp_path)
+    endpoint = free_endpoint("tls")
+    here, there = machine("here"), machine("there")
+    bridge(here, "lab", exports="*", listen=endpoint, config=tls(tmp_path, "here", acl=True))
+    back = bridge(there, "office", imports="*", connect=endpoint, config=tls(tmp_path, "there"))
+    back.wait_connected(PATIENCE)
+    with here.producer("secret", dtype="i8") as secret, here.producer("x", dtype="i8") as p:
+        secret.write(1)
+        p.write_many(range(10))
+        there.wait_for("x", PATIENCE)
+        with there.consumer("x", start="oldest") as c:
+            assert next(c.batches(min_slots=10, timeout=PATIENCE)).data.tolist() == list(range(10))
+        assert [c.name for c in there.channels()] == ["x"]
+
+
+@pytest.mark.parametrize(("name", "words"), [("false", "certificate|TLS|tls"), ("plain", "certificate")])
+def test_tls_with_wrong_certificates(machine, bridge, tmp_path, name, words) -> None:
+    certificates(tmp_path)
+    endpoint = free_endpoint("tls")
+    bridge(machine("here"), "lab", exports="*", listen=endpoint, config=tls(tmp_path, "here"))
+    wrong = {"config": tls(tmp_path, "false")} if name == "false" else {}
+    back = bridge(machine("there"), "office", imports="*", connect=endpoint, **wrong)
+    with pytest.raises(BridgeError, match=words):
+        back.wait_connected(4.0)
+    assert back.status.state == "not connected"
+
+
+def test_a_certificate_that_is_not_there(machine, tmp_path) -> None:
+    with pytest.raises(BridgeError, match="network cannot be opened"):
+        labhub.bridge(hub=machine("here"), site="lab", listen=free_endpoint("tls"), config=tls(tmp_path, "here"))
