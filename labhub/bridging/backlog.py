@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -28,6 +29,8 @@ class Backlog:
         self._nbytes = 0
         self._generation = 0
         self._end: tuple[bytes, int] | None = None
+        self._before: tuple[bytes, int] | None = None  # what was taken last: its instance, and the seq behind it
+        self._lost_at = -math.inf
         self._changed = threading.Condition()
         self._closed = False
         self.lost = 0
@@ -51,18 +54,21 @@ class Backlog:
                 else:
                     _, oldest = self._unsent.popleft()
                     self.lost += len(oldest.headers)
+                    self._lost_at = time.monotonic()
                 self._nbytes -= oldest.nbytes
             self._changed.notify_all()
 
-    def take(self, timeout: float) -> tuple[int, Message] | None:
-        """Return the next message to send, and the generation to send it in; None if there is none in time."""
+    def take(self, timeout: float) -> tuple[int, int, Message] | None:
+        """Return what to send next: generation, seq behind the message before, message; None if none comes in time."""
         with self._changed:
             self._changed.wait_for(lambda: self._unsent or self._closed, timeout)
             if self._closed or not self._unsent:
                 return None
             _, message = self._unsent.popleft()
             self._sent.append(message)
-            return self._generation, message
+            before, self._before = self._before, (message.instance, message.next_seq)
+            follows = before[1] if before is not None and before[0] == message.instance else 0
+            return self._generation, follows, message
 
     def rewind(self, instance: bytes, seq: int, timeout: float) -> tuple[int, bytes, int] | None:
         """Send again from a slot on, as far as it is still there.
@@ -88,6 +94,7 @@ class Backlog:
             if instance:
                 while self._sent and self._is_missing(self._sent[-1], instance, seq):
                     self._unsent.appendleft((time.monotonic(), self._sent.pop()))
+                self._before = (self._sent[-1].instance, self._sent[-1].next_seq) if self._sent else None
                 self._generation += 1
                 self._changed.notify_all()
             if not self._unsent:
@@ -120,8 +127,8 @@ class Backlog:
         with self._changed:
             return sum(m.nbytes for _, m in self._unsent)
 
-    @property
-    def delay(self) -> float:
-        """For how long the oldest of them has been waiting (in seconds)."""
+    def is_late(self, late: float, recent: float) -> bool:
+        """Whether one has been waiting for longer than `late`, or was given up less than `recent` ago (in seconds)."""
         with self._changed:
-            return time.monotonic() - self._unsent[0][0] if self._unsent else 0.0
+            now = time.monotonic()
+            return now - self._lost_at < recent or (bool(self._unsent) and now - self._unsent[0][0] > late)

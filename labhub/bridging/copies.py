@@ -88,9 +88,10 @@ class Copy:
             return 0
         self.lose_until(message.first_seq)
         rest = np.frombuffer(message.payload, np.uint8)[known * message.slot_nbytes :]
-        written = self._block.write_copies(rest, message.headers[known:])
-        self.next_seq = message.next_seq
-        return written
+        try:
+            return self._block.write_copies(rest, message.headers[known:])
+        finally:
+            self.next_seq = max(self.next_seq, self._block.next_seq)
 
     def lose_until(self, seq: int) -> None:
         """Count the slots before that one as lost; readers see it with the next slot."""

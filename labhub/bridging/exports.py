@@ -35,10 +35,15 @@ LINGER = 0.001
 """How long small slots wait for company (in seconds)."""
 LOOK = 0.05
 """How often it is looked whether anybody imports a channel, or wants it to end (in seconds)."""
-LATE = 1.0
-"""A network that lets a slot wait for longer cannot keep up (in seconds)."""
+LATE, RECENT = 1.0, 10.0
+"""A network cannot keep up that lets a slot wait for so long, or for which one was given up so recently (in s)."""
 LOSSY_NBYTES = 8 << 20
 """Backlog of a channel that does not wait for the network (in bytes)."""
+
+
+def waits(info: ChannelInfo) -> bool:
+    """Whether a channel's slots wait for the network. The one lossless reader of "Sequential" is of this machine."""
+    return info.policy == ConsumerSyncPolicy.SEQUENTIAL_SYNC.wire
 
 
 class Export:
@@ -59,6 +64,11 @@ class Export:
         The channel as it is now.
     buffer_nbytes : int
         Memory for slots of a lossless channel that wait for the network (in bytes).
+
+    Attributes
+    ----------
+    lossless : bool
+        Whether its slots wait for the network.
     """
 
     def __init__(
@@ -68,13 +78,12 @@ class Export:
         self._hub = hub
         self._session = session
         self._run = secrets.token_hex(8)
-        # The one lossless reader that "Sequential" allows is somebody of this machine.
-        self._lossless = info.policy == ConsumerSyncPolicy.SEQUENTIAL_SYNC.wire
+        self.lossless = waits(info)
         origin = info.origin or {}
         self._path = (*origin.get("path", ()), address.hub)
         self._host = str(origin.get("host", socket.gethostname()))
         self._boot_id = str(origin.get("boot_id", liveness.boot_id()))
-        self._backlog = Backlog(buffer_nbytes if self._lossless else LOSSY_NBYTES)
+        self._backlog = Backlog(buffer_nbytes if self.lossless else LOSSY_NBYTES)
         self._reader: Consumer | None = None
         self._trouble = ""
         self._sent = 0
@@ -82,7 +91,7 @@ class Export:
         self._wanted = threading.Event()  # not before somebody has asked: who asks first gets all that the ring holds
         self._present = threading.Event()
         self._closing = threading.Event()
-        control = zenoh.CongestionControl.BLOCK if self._lossless else zenoh.CongestionControl.DROP
+        control = zenoh.CongestionControl.BLOCK if self.lossless else zenoh.CongestionControl.DROP
         self._publisher = session.declare_publisher(address.data, congestion_control=control)
         self._queryable = session.declare_queryable(address.offer, self._answer)
         self._token: zenoh.LivelinessToken | None = None
@@ -114,13 +123,13 @@ class Export:
         lost = backlog.lost + self._lost_before + (reader.lost if reader is not None else 0)
         unsent = backlog.unsent
         return ExportStatus(
-            self.address.channel, self._state(), self._lossless, self._sent, lost, unsent, backlog.unsent_nbytes
+            self.address.channel, self._state(), self.lossless, self._sent, lost, unsent, backlog.unsent_nbytes
         )
 
     def _state(self) -> str:
         if self._trouble:
             return self._trouble
-        if self._lossless and (self._backlog.lost or self._backlog.delay > LATE) and self._matched():
+        if self.lossless and self._backlog.is_late(LATE, RECENT) and self._matched():
             return "network cannot keep up"
         if not self._present.is_set():
             return "gone"
@@ -156,7 +165,7 @@ class Export:
                 self._closing.wait(1.0)
 
     def _read_one(self) -> None:
-        mode: Mode = "lossless" if self._lossless else "stream"
+        mode: Mode = "lossless" if self.lossless else "stream"
         with self._hub.consumer(self.address.channel, mode, start="oldest") as reader:
             self._reader = reader
             self._trouble = ""
@@ -210,15 +219,15 @@ class Export:
     def _send(self) -> None:
         """Hand the backlog to the network, which may make us wait."""
         while not self._closing.is_set():
-            if self._lossless and not self._matched():
+            if self.lossless and not self._matched():
                 self._closing.wait(LOOK)
                 continue
             taken = self._backlog.take(LOOK)
             if taken is None:
                 continue
-            generation, message = taken
+            generation, follows, message = taken
             try:
-                self._publisher.put(message.payload, attachment=message.attachment(self._run, generation))
+                self._publisher.put(message.payload, attachment=message.attachment(self._run, generation, follows))
             except zenoh.ZError:  # the session was closed
                 return
             self._sent += len(message.headers)
@@ -230,6 +239,8 @@ class Export:
         asked = question.parameters
         try:
             instance, seq = bytes.fromhex(asked.get("instance", "") or ""), int(asked.get("next", "0") or 0)
+            if asked.get("run") not in (None, self._run):
+                return  # another bridge of this hub is asked
             offer = self._offer(instance, seq)
         except (LabHubError, ValueError) as error:
             question.reply_err(str(error))
@@ -254,7 +265,7 @@ class Export:
             instance=current.hex(),
             schema=reader.schema.to_json(),
             capacity=reader.capacity,
-            lossless=self._lossless,
+            lossless=self.lossless,
             checksum_policy=reader.checksum_policy.wire,
             epoch=reader.epoch,
             resume=resume,
@@ -328,10 +339,12 @@ class Exports:
                 if news.kind == "gone" and export is not None:
                     export.disappeared()
                 elif news.info is not None and self._is_ours(news.info):
-                    if export is None:
-                        self._exports[news.channel] = self._new(news.info)
-                    else:
+                    if export is not None and export.lossless == waits(news.info):
                         export.appeared()
+                        continue
+                    if export is not None:
+                        export.close()
+                    self._exports[news.channel] = self._new(news.info)
 
     def _is_ours(self, info: ChannelInfo) -> bool:
         return (self._reexport or info.origin is None) and any(fnmatchcase(info.name, p) for p in self._patterns)

@@ -19,7 +19,7 @@ from labhub.bridging.copies import Copy
 from labhub.bridging.network import query
 from labhub.bridging.status import ImportStatus
 from labhub.bridging.wire import Address, Offer
-from labhub.errors import ClosedError, ExportConflict, LabHubError, ProtocolError
+from labhub.errors import ExportConflict, LabHubError, ProtocolError
 from labhub.hub import Hub
 from labhub.logs import event
 from labhub.schema import Schema
@@ -149,8 +149,6 @@ class Import:
             step()
         except ExportConflict as error:
             self._say("conflict", str(error))
-        except ClosedError:  # the hub was
-            self._closing.set()
         except (LabHubError, OSError, zenoh.ZError) as error:
             self._say("refused", " ".join(str(error).split()))
 
@@ -170,6 +168,8 @@ class Import:
         copy = self._copy
         known = self._known if copy is None else (copy.instance, copy.next_seq)
         where = {} if known is None else {"instance": known[0].hex(), "next": str(known[1])}
+        if self._offer is not None and self._offer.run in self._tokens:
+            where["run"] = self._offer.run
         answer = query(self._session, self.address.offer, where)
         if answer is None:
             self._say("waiting", "the other side does not answer")
@@ -203,6 +203,8 @@ class Import:
         copy, offer = self._copy, self._offer
         attachment = b"" if sample.attachment is None else bytes(sample.attachment)
         head = wire.decode(attachment, b"", None)
+        if offer is not None and head.run != offer.run and offer.run in self._tokens:
+            return  # of a second bridge on the same hub, which exports the same
         if copy is None or offer is None or (head.run, head.message.instance) != (offer.run, copy.instance):
             self._agree()
             copy, offer = self._copy, self._offer
@@ -210,9 +212,9 @@ class Import:
             return  # of an incarnation that is over, or of one that was refused
         if head.generation < offer.generation and head.run == offer.run:
             return  # it was on its way when we asked for an earlier one
-        if head.message.first_seq > copy.next_seq and offer.lossless:
-            self._agree()  # perhaps it can be sent again
-            if self._offer is not offer and head.generation < (self._offer or offer).generation:
+        if head.follows > copy.next_seq and offer.lossless:
+            self._agree()  # it was lost on the way, and perhaps it can be sent again
+            if self._copy is not copy or self._offer is None or head.generation < self._offer.generation:
                 return
         if head.message.first_seq > copy.next_seq + wire.MAX_GAP:
             raise ProtocolError(f"seq {head.message.first_seq} after {copy.next_seq}")

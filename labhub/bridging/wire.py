@@ -144,8 +144,8 @@ def decode_offer(data: bytes) -> Offer:
     return offer
 
 
-# version, flags, count, epoch, generation, run, instance id, seq of the first slot
-_HEAD = struct.Struct("<HHIIQ8s16sQ")
+# version, flags, count, epoch, generation, run, instance id, seq behind the message before, seq of the first slot
+_HEAD = struct.Struct("<HHIIQ8s16sQQ")
 _PARTIAL, _SEALED, _END = 1, 2, 4
 
 
@@ -196,15 +196,14 @@ class Message:
         """Memory that it takes, or little less (in bytes)."""
         return len(self.payload) + self.headers.nbytes + _HEAD.size
 
-    def attachment(self, run: str, generation: int) -> bytes:
+    def attachment(self, run: str, generation: int, follows: int) -> bytes:
         """Return what travels beside the payload; what all slots have in common is left out."""
         headers = self.headers
         partial = bool((headers["nbytes"] != self.slot_nbytes).any())
         sealed = bool((headers["flags"] & 1).any())
         flags = _PARTIAL * partial | _SEALED * sealed | _END * self.end
-        head = _HEAD.pack(
-            VERSION, flags, len(headers), self.epoch, generation, bytes.fromhex(run), self.instance, self.first_seq
-        )
+        who = (generation, bytes.fromhex(run), self.instance)
+        head = _HEAD.pack(VERSION, flags, len(headers), self.epoch, *who, follows, self.first_seq)
         parts = [head, headers["timestamp_ns"].tobytes()]
         if partial:
             parts.append(headers["nbytes"].tobytes())
@@ -214,10 +213,15 @@ class Message:
 
 
 class Received(NamedTuple):
-    """A message as it arrived, with the run and generation that it was sent in."""
+    """A message as it arrived, with the run and generation that it was sent in.
+
+    `follows` is the seq behind the message that was sent before it: what is missing between the two was given up by the
+    other side; what is missing before that was lost on the way.
+    """
 
     run: str
     generation: int
+    follows: int
     message: Message
 
 
@@ -230,7 +234,7 @@ def decode(attachment: bytes, payload: bytes, slot_nbytes: int | None) -> Receiv
         It is none, it is one of another version, or its parts do not fit each other.
     """
     try:
-        version, flags, n, epoch, generation, run, instance, first = _HEAD.unpack_from(attachment)
+        version, flags, n, epoch, generation, run, instance, follows, first = _HEAD.unpack_from(attachment)
         if version != VERSION:
             raise ProtocolError(f"a message of version {version}, and not {VERSION}")
         headers = np.zeros(n if slot_nbytes is not None else 0, SLOT_HEADER)
@@ -242,9 +246,8 @@ def decode(attachment: bytes, payload: bytes, slot_nbytes: int | None) -> Receiv
         if isinstance(error, LabHubError):
             raise
         raise ProtocolError(f"this message cannot be read: {error}") from None
-    return Received(
-        run.hex(), generation, Message(instance, first, epoch, headers, payload, slot_nbytes or 0, bool(flags & _END))
-    )
+    message = Message(instance, first, epoch, headers, payload, slot_nbytes or 0, bool(flags & _END))
+    return Received(run.hex(), generation, follows, message)
 
 
 def _fill(headers: NDArray[Any], attachment: bytes, flags: int, first: int, epoch: int, slot_nbytes: int) -> None:

@@ -215,8 +215,9 @@ def test_nonsense_from_the_network(pair, wait_until) -> None:
         hub = there.find("x").origin["hub"]
         address = wire.Address("lab", hub, "x")
         instance = bytes.fromhex(there.find("x").origin["instance_id"])
-        head = wire._HEAD.pack(1, 0, 3, 1, 1 << 40, bytes(8), instance, 0)
-        far = wire._HEAD.pack(1, 0, 1, 1, 1 << 40, bytes(8), instance, 1 << 60) + bytes(8)
+        run = bytes.fromhex(out._exports._exports["x"]._run)
+        head = wire._HEAD.pack(1, 0, 3, 1, 1 << 40, run, instance, 0, 0)
+        far = wire._HEAD.pack(1, 0, 1, 1, 1 << 40, run, instance, 0, 1 << 60) + bytes(8)
         for payload, attachment in (
             (b"", None),
             (b"x", b"y"),

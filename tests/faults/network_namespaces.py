@@ -102,6 +102,12 @@ class Cable:
         else:
             self._there.ip("link", "set", "veth1", "down")
 
+    def disturb(self, *how: str) -> None:
+        """Have the kernel delay or lose what leaves either end, as ``tc netem`` is told; empty: no more."""
+        for place, device in ((self._here, "veth0"), (self._there, "veth1")):
+            words = ["replace", "dev", device, "root", "netem", *how] if how else ["del", "dev", device, "root"]
+            subprocess.run([*place.enter, "tc", "qdisc", *words], check=True)
+
     def mend(self, *, silently: bool) -> None:
         """Undo a cut."""
         if silently:
