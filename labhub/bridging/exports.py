@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import secrets
 import socket
 import threading
@@ -25,9 +24,9 @@ from labhub.datablock.consumer import Mode
 from labhub.errors import ChannelNotFound, ChecksumError, ClosedError, LabHubError, StreamError, TimeoutExpired
 from labhub.hub import Consumer, Hub
 from labhub.hub.channels import ChannelInfo
-from labhub.logs import event
+from labhub.logs import event, get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MESSAGE_NBYTES = 1 << 20
 """Small slots travel together, up to so many bytes; a larger one travels alone."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -21,10 +20,10 @@ from labhub.bridging.status import ImportStatus
 from labhub.bridging.wire import Address, Offer
 from labhub.errors import ExportConflict, LabHubError, ProtocolError
 from labhub.hub import Hub
-from labhub.logs import event
+from labhub.logs import event, get_logger
 from labhub.schema import Schema
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 INBOX = 32
 """Messages that wait to be written, before the network is made to wait."""

@@ -290,3 +290,17 @@ def test_close_twice(machine, bridge, endpoint) -> None:
     b.close()
     assert b.status.state == "closed"
     assert repr(b) == "Bridge('lab', closed)"
+
+
+def test_two_bridges_that_export_the_same(pair, bridge, endpoint) -> None:
+    here, there, _, back = pair
+    other = free_endpoint()
+    bridge(here, "lab", exports="*", listen=other)
+    both = bridge(there, "office", imports="lab/*", connect=[endpoint, other])
+    back.close()
+    with here.producer("x", dtype="i8") as p:
+        there.wait_for("x", PATIENCE)
+        p.write_many(range(1000))
+        with there.consumer("x", "lossless", start="oldest") as c:
+            assert numbers(c, 1000) == list(range(1000))
+        assert [(i.received, i.lost) for i in both.status.imports] == [(1000, 0)]
