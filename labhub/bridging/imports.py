@@ -30,14 +30,13 @@ INBOX = 32
 RETRY = 0.5
 """How often it is asked again for what was refused or not answered (in seconds)."""
 
-Word = Literal["token", "gone", "replaced"]
-News = tuple[Word, str] | tuple[Literal["data"], zenoh.Sample]
+Word = Literal["token", "gone", "replaced", "again"]
 
 
 class Import:
     """One channel of another machine, as a local one.
 
-    One thread does everything, in the order in which it arrives.
+    Two threads: one takes the slots, the other the news of the export, and tries again what failed.
 
     Parameters
     ----------
@@ -76,26 +75,21 @@ class Import:
         self._state, self._detail = "waiting", ""
         self._received = 0
         self._lost = 0
-        self._inbox: queue.Queue[News] = queue.Queue(INBOX)
+        self._news: queue.SimpleQueue[tuple[Word, str]] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # one thing at a time
         self._closing = threading.Event()
-        # Not through Zenoh's own queue, which is not bounded: its thread waits here, and so does the network.
-        handler = zenoh.handlers.Callback(self._arrived, indirect=False)
-        self._subscriber = session.declare_subscriber(address.data, handler)
-        self._thread = threading.Thread(target=self._run, name=f"import {address}", daemon=True)
-        self._thread.start()
+        # Bounded: while the copy's readers hold it up, Zenoh's thread waits here, and so does the network.
+        self._subscriber = session.declare_subscriber(address.data, zenoh.handlers.FifoChannel(INBOX))
+        self._threads = [
+            threading.Thread(target=self._receive, name=f"import {address}", daemon=True),
+            threading.Thread(target=self._listen, name=f"hear of {address}", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    def tell(self, kind: Word, run: str) -> None:
+    def tell(self, word: Word, run: str) -> None:
         """Tell it that a run of the export is there, or is not any more, or that another machine is now what it was."""
-        self._put((kind, run))
-
-    def _arrived(self, sample: zenoh.Sample) -> None:
-        self._put(("data", sample))
-
-    def _put(self, news: News) -> None:
-        while not self._closing.is_set():
-            with contextlib.suppress(queue.Full):
-                self._inbox.put(news, timeout=RETRY)
-                return
+        self._news.put((word, run))
 
     @property
     def status(self) -> ImportStatus:
@@ -112,25 +106,27 @@ class Import:
             None if offset is None else offset.round_trip_ns // 2,
         )
 
-    # ------------------------------------------------------------------------------------------------------ its thread
+    # ---------------------------------------------------------------------------------------------------- its threads
 
-    def _run(self) -> None:
+    def _receive(self) -> None:
+        for sample in self._subscriber:  # until it is undeclared
+            with self._lock:
+                self._try(partial(self._take, sample))
+
+    def _listen(self) -> None:
+        """Take the news, and try again what failed."""
         while not self._closing.is_set():
             try:
-                news = self._inbox.get(timeout=RETRY)
+                word, run = self._news.get(timeout=RETRY)
             except queue.Empty:
-                if self._tokens and self._state not in ("receiving", "ended"):
-                    self._try(self._agree)
-                continue
-            word, what = news
-            if isinstance(what, zenoh.Sample):
-                self._try(partial(self._take, what))
-            else:
-                self._heard(word, what)
-        self._end()
+                word, run = "again", ""
+            with self._lock:
+                self._heard(word, run)
 
-    def _heard(self, word: str, run: str) -> None:
+    def _heard(self, word: Word, run: str) -> None:
         match word:
+            case "again" if self._tokens and self._state not in ("receiving", "ended"):
+                self._try(self._agree)
             case "token":
                 self._tokens.add(run)
                 self._try(self._agree)
@@ -240,7 +236,10 @@ class Import:
         self._closing.set()
         with contextlib.suppress(zenoh.ZError):
             self._subscriber.undeclare()
-        self._thread.join(10.0)
+        self.tell("again", "")  # it need not wait for more
+        for thread in self._threads:
+            thread.join(10.0)
+        self._end()
 
 
 class Imports:

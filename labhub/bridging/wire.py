@@ -161,8 +161,8 @@ class Message:
     epoch : int
     headers : ndarray of shape (n_slots,)
         Of dtype `SLOT_HEADER`; empty for the end.
-    payload : bytes
-        The slots, one after the other.
+    payload : bytes-like
+        The slots, one after the other; of a message to be sent, what Zenoh takes.
     slot_nbytes : int
         Bytes of each of them.
     end : bool
@@ -172,7 +172,7 @@ class Message:
     first_seq: int
     epoch: int
     headers: NDArray[np.void]
-    payload: bytes = b""
+    payload: Any = b""
     slot_nbytes: int = 0
     end: bool = False
 
