@@ -65,6 +65,8 @@ def sections(channel: ChannelInfo, segment: Diagnosis | None, why: str) -> Itera
             readers=f"{channel.consumers} registered",
         ),
     )
+    if channel.origin is not None:
+        yield "imported from", [(key, str(value)) for key, value in channel.origin.items()]
     yield "schema", _schema(channel.schema)
     if segment is None:
         yield "segment", _pairs(none=why)
