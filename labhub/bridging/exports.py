@@ -6,6 +6,7 @@ import contextlib
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -36,6 +37,8 @@ LOOK = 0.05
 """How often it is looked whether anybody imports a channel, or wants it to end (in seconds)."""
 LATE, RECENT = 1.0, 10.0
 """A network cannot keep up that lets a slot wait for so long, or for which one was given up so recently (in s)."""
+DRAIN = 1.0
+"""How long the end of a bridge waits for slots to be sent (in seconds)."""
 LOSSY_NBYTES = 8 << 20
 """Backlog of a channel that does not wait for the network (in bytes)."""
 
@@ -279,8 +282,16 @@ class Export:
             boot_id=self._boot_id,
         )
 
+    def drain(self, deadline: float) -> None:
+        """Wait until what was written is sent, if anybody wants it; at most until then (on the monotonic clock)."""
+        while self._wanted.is_set() and self._matched() and time.monotonic() < deadline:
+            reader = self._reader
+            if not (self._backlog.unsent or (reader is not None and reader.lag)):
+                return
+            self._closing.wait(LINGER)
+
     def close(self) -> None:
-        """Withdraw it; what waits for the network is lost."""
+        """Withdraw it; what still waits for the network is lost."""
         self._closing.set()
         self._backlog.close()
         with contextlib.suppress(zenoh.ZError):
@@ -364,10 +375,13 @@ class Exports:
             return tuple(export.status for _, export in sorted(self._exports.items()))
 
     def close(self) -> None:
-        """Withdraw all of them."""
+        """Send what is there, but not for long, and withdraw all of them."""
         if self._watch is not None:
             self._watch.close()
         self._thread.join(5.0)
+        deadline = time.monotonic() + DRAIN
         with self._lock:
+            for export in self._exports.values():
+                export.drain(deadline)
             for export in self._exports.values():
                 export.close()

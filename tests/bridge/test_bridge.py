@@ -284,6 +284,21 @@ def test_without_zenoh(monkeypatch) -> None:
         labhub.bridge(listen="tcp/127.0.0.1:0")
 
 
+def test_what_was_written_before_the_end_of_the_bridge_arrives(pair) -> None:
+    here, there, out, _ = pair
+    with here.producer("x", dtype="i8", shape=1000, capacity=1000) as p:
+        there.wait_for("x", PATIENCE)
+        with there.consumer("x", "lossless", start="oldest") as c:
+            for k in range(1000):
+                with p.slot() as s:
+                    s.array[...] = k
+            out.close()
+            received = 0
+            while received < 1000:
+                received += len(c.next_batch(1000, 1, PATIENCE, False))
+            assert c.lost == 0
+
+
 def test_close_twice(machine, bridge, endpoint) -> None:
     b = bridge(machine("here"), "lab", listen=endpoint)
     b.close()
