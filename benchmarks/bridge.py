@@ -34,7 +34,7 @@ HEAD = 50
 ROUNDS = 24
 PATIENCE = 60.0
 IN_FLIGHT = 8
-PAUSE = 0.0005
+PAUSE = 0.002
 """How often the backlog is looked at (in seconds)."""
 TARGET = 0.8
 KEY = "plain/slots"
