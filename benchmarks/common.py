@@ -55,11 +55,16 @@ def machine() -> dict[str, object]:
     return {"cpu": cpu, "cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
 
 
-def report(name: str, rows: list[tuple[str, ...]], result: dict[str, object]) -> None:
-    """Print a table and write the JSON file named on the command line, or ``NAME.json`` in the temporary directory."""
+def table(rows: list[tuple[str, ...]]) -> None:
+    """Print a table, numbers to the right."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     for first, *rest in rows:
         print("  ".join([first.ljust(widths[0]), *(t.rjust(w) for t, w in zip(rest, widths[1:], strict=True))]))
+
+
+def report(name: str, rows: list[tuple[str, ...]], result: dict[str, object]) -> None:
+    """Print a table and write the JSON file named on the command line, or ``NAME.json`` in the temporary directory."""
+    table(rows)
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.gettempdir(), f"labhub-{name}.json")
     path.write_text(json.dumps({"benchmark": name, "machine": machine(), **result}, indent=2) + "\n")
     print(f"written to {path}")
