@@ -8,10 +8,10 @@ ROUNDS ?= 20
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SOURCES = pyproject.toml $(shell find native labhub/notebook/frontend -type f -not -path '*/node_modules/*')
 
-.PHONY: help demo test quick torture check verify bench bench-core format clean
+.PHONY: help demo test quick torture check verify bench bench-core instructions format clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.built  ## real sensors, a heartbeat and a camera-sized stream, live in this terminal
 	$(VENV)/bin/labhub demo --seconds $(SECONDS_OF_DEMO)
@@ -43,6 +43,9 @@ bench: $(VENV)/.built  ## labhub, its peers and the limits of this machine, side
 
 bench-core: $(VENV)/.built  ## what a slot costs in Python, a scan in instructions, a discovery in milliseconds
 	for name in per_slot scan discovery; do $(VENV)/bin/python benchmarks/$$name.py || exit 1; done
+
+instructions: $(VENV)/.built  ## whether a hot call takes a tenth more instructions than recorded (apt-get install valgrind)
+	$(VENV)/bin/python benchmarks/instructions.py --check
 
 verify: $(VENV)/.built  ## models, weak-memory simulation, sanitizers and fuzzing, with every sown fault found (5 minutes)
 	$(VENV)/bin/python -m verification.run $(VERIFY_FLAGS)

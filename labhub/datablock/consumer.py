@@ -169,27 +169,25 @@ class DataBlockConsumer:
     def _read(self, n: int) -> None:
         data = np.empty((n, *self.schema.shape), self.schema.dtype)
         headers = np.empty(n, SLOT_HEADER)
-        count, lost = self._native.read(data.reshape(-1).view(np.uint8), headers.view(np.void))
+        count, lost = self._native.read(data, headers)
         self._untold += lost
         if count == 0:  # the producer was faster than the copy; what it cost is told with the next batch
             return
-        batch = Batch(self.name, self.schema, data[:count], headers[:count])
         first = 0
         if self._findings is not None:
             # The copy was validated: a slot that does not match its checksum was not overwritten, but is corrupt.
-            for bad in checksums.mismatches(batch.headers, batch.data):
-                self._get_ready(batch, first, bad)
-                self._ready.append(self._found_corrupt(batch.headers[bad]))
+            for bad in checksums.mismatches(headers[:count], data[:count]):
+                self._get_ready(data[first:bad], headers[first:bad])
+                self._ready.append(self._found_corrupt(headers[bad]))
                 first = bad + 1
-        self._get_ready(batch, first, count)
+        self._get_ready(data[first:count], headers[first:count])
 
-    def _get_ready(self, batch: Batch, first: int, end: int) -> None:
-        """Let some slots of a batch be handed out, one batch for each epoch; the first one tells what was lost."""
-        if first == end:
+    def _get_ready(self, data: NDArray[Any], headers: NDArray[np.void]) -> None:
+        """Let slots be handed out, one batch for each epoch; the first one tells what was lost."""
+        if not len(data):
             return
-        piece = Batch(self.name, self.schema, batch.data[first:end], batch.headers[first:end], self._untold)
+        self._ready += Batch(self.name, self.schema, data, headers, self._untold).by_epoch()
         self._untold = 0
-        self._ready += piece.by_epoch()
 
     @property
     def findings(self) -> Findings | None:
@@ -288,7 +286,6 @@ class DataBlockConsumer:
             A context manager with a read-only `array`. What it showed is true only once it was left without `Lapped`,
             `Evicted` or `ChecksumError`.
         """
-        nanoseconds(timeout)
         return ReadSlot(self, timeout)
 
     def views(self, timeout: float | None = None) -> _native.Views:

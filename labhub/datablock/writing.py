@@ -33,12 +33,12 @@ class WriteSlot:
         self._producer = producer
         self._index = -1
         self._seal = False
-        self.nbytes = producer.schema.slot_nbytes
+        self.nbytes = producer._slot_nbytes
         self.seq = -1
 
     def __enter__(self) -> Self:
         self._index = self._producer._claim()
-        self.seq = self._producer.next_seq
+        self.seq = self._producer._native.head
         self.array = self._producer._view(self._index)
         return self
 

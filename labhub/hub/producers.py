@@ -116,7 +116,10 @@ class Producer:
             If a lossless reader held the ring full for longer than `timeout`; nothing was written then.
         ClosedError, ConcurrentUseError, ForkedProcessError
         """
-        return self._ready(record).write(record)
+        block = self._block
+        if block is None or self._undeclared:
+            block = self._ready(record)
+        return block.write(record)
 
     def write_many(self, records: object) -> int:
         """Write many slots at once.

@@ -4,7 +4,12 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#define NPY_NO_DEPRECATED_API NPY_1_25_API_VERSION
+#include <numpy/ndarraytypes.h>
+
+#include <algorithm>
 #include <optional>
+#include <vector>
 
 #include "labhub/consumer.hpp"
 #include "labhub/probe.hpp"
@@ -119,44 +124,47 @@ std::uint64_t write(Producer& p, nb::handle data, std::int64_t timeout, std::int
   return write_bytes(p, b.data(), b.nbytes(), {timeout, evict_after}, timestamp);
 }
 
-class Writer {  // the short way for what is one slot as it stands; anything else must be converted first, if it can be
+class Writer {  // the base of DataBlockProducer: no Python frame between the caller and a record that is a slot as it stands
  public:
-  Writer(nb::handle producer, nb::object dtype, nb::tuple shape, bool raw, std::int64_t timeout, std::int64_t evict_after)
+  Writer(nb::handle producer, nb::object dtype, const nb::tuple& shape, bool raw, bool sealed)
       : owner_(nb::borrow(producer)), producer_(nb::cast<Producer&>(producer)), dtype_(std::move(dtype)),
-        shape_(std::move(shape)), raw_(raw), patience_{timeout, evict_after} {}
+        array_(nb::module_::import_("numpy").attr("ndarray")), raw_(raw), sealed_(sealed) {
+    for (nb::handle n : shape) shape_.push_back(nb::cast<npy_intp>(n));
+  }
 
-  std::optional<std::uint64_t> write(nb::handle value) {
-    if (PyBytes_CheckExact(value.ptr())) {
-      if (!raw_) return std::nullopt;
-      return put(PyBytes_AS_STRING(value.ptr()), PyBytes_GET_SIZE(value.ptr()));
+  void be_patient(std::int64_t timeout, std::int64_t evict_after) { patience_ = {timeout, evict_after}; }
+
+  // Nothing, and nothing written, if the record must be converted first, or carries a checksum.
+  std::optional<std::uint64_t> write(nb::handle record) {
+    if (sealed_) return std::nullopt;
+    if (Py_TYPE(record.ptr()) == reinterpret_cast<PyTypeObject*>(array_.ptr())) {
+      // The fields themselves: through the buffer protocol the look at an array costs more than all the rest.
+      auto* const array = reinterpret_cast<PyArrayObject*>(record.ptr());
+      if (!same_dtype(reinterpret_cast<PyObject*>(PyArray_DESCR(array))) || !PyArray_IS_C_CONTIGUOUS(array) ||
+          !std::equal(shape_.begin(), shape_.end(), PyArray_DIMS(array), PyArray_DIMS(array) + PyArray_NDIM(array)))
+        return std::nullopt;
+      return put(PyArray_DATA(array), producer_.segment().slot_nbytes);
     }
-    static PyObject* const kDtype = PyUnicode_InternFromString("dtype");
-    const nb::object dtype = nb::steal(PyObject_GetAttr(value.ptr(), kDtype));
-    Py_buffer view;
-    if (dtype.ptr() != dtype_.ptr() || PyObject_GetBuffer(value.ptr(), &view, PyBUF_CONTIG_RO) != 0) {
-      PyErr_Clear();
-      return std::nullopt;
-    }
-    struct Release {
-      Py_buffer& view;
-      ~Release() { PyBuffer_Release(&view); }
-    } release{view};
-    if (static_cast<std::size_t>(view.ndim) != shape_.size()) return std::nullopt;
-    for (int k = 0; k < view.ndim; ++k)
-      if (PyLong_AsSsize_t(PyTuple_GET_ITEM(shape_.ptr(), k)) != view.shape[k]) return std::nullopt;
-    return put(view.buf, view.len);
+    if (!raw_ || !PyBytes_CheckExact(record.ptr())) return std::nullopt;
+    return put(PyBytes_AS_STRING(record.ptr()), static_cast<std::uint64_t>(PyBytes_GET_SIZE(record.ptr())));
   }
 
  private:
-  std::uint64_t put(const void* data, Py_ssize_t nbytes) {
-    return write_bytes(producer_, static_cast<const std::uint8_t*>(data), static_cast<std::uint64_t>(nbytes), patience_, 0);
+  bool same_dtype(PyObject* other) const {  // plain dtypes exist once; equal structured ones need not be one object
+    if (other == dtype_.ptr()) return true;
+    const int equal = PyObject_RichCompareBool(other, dtype_.ptr(), Py_EQ);
+    if (equal < 0) throw nb::python_error();
+    return equal;
+  }
+  std::uint64_t put(const void* data, std::uint64_t nbytes) {
+    return write_bytes(producer_, static_cast<const std::uint8_t*>(data), nbytes, patience_, 0);
   }
 
   nb::object owner_;
   Producer& producer_;
-  nb::object dtype_;
-  nb::tuple shape_;
-  bool raw_;
+  nb::object dtype_, array_;
+  std::vector<npy_intp> shape_;
+  bool raw_, sealed_;
   Patience patience_;
 };
 
@@ -175,9 +183,38 @@ std::uint64_t write_many(Producer& p, nb::handle data, std::int64_t timeout, std
   return written;
 }
 
+constexpr const char* kWriteDoc = R"(Write one slot.
+
+Parameters
+----------
+record : scalar, tuple, dict, array_like or bytes
+    A value of the schema's dtype and shape; a dict or tuple for a structured dtype. Bytes are taken as they
+    are: exactly one slot of them, or for a channel of raw bytes at most one slot.
+
+Returns
+-------
+int
+    The slot's seq.
+
+Raises
+------
+SchemaMismatch
+    If the value has another shape or other fields, or would not survive the conversion.
+BackpressureTimeout
+    If a lossless consumer held the ring full for longer than `timeout`; nothing was written then.
+ClosedError, ConcurrentUseError, ForkedProcessError)";
+
 void bind_producer(nb::module_& m) {
-  // Without names of arguments: nanobind's short way of a call, a third faster.
-  nb::class_<Writer>(m, "Writer").def("write", &Writer::write, nb::arg("value").none());
+  nb::class_<Writer>(m, "Writer")
+      .def(nb::init<nb::handle, nb::object, const nb::tuple&, bool, bool>(), nb::arg("producer"), nb::arg("dtype"),
+           nb::arg("shape"), nb::arg("raw"), nb::arg("sealed"))
+      .def("_be_patient", &Writer::be_patient, nb::arg("timeout_ns"), nb::arg("evict_after_ns"))
+      .def("write",
+           [](nb::handle_t<Writer> self, nb::handle record) -> nb::object {
+             if (const auto seq = nb::cast<Writer&>(self).write(record)) return nb::int_(*seq);
+             return self.attr("_write_converted")(record);
+           },
+           nb::arg("record").none(), kWriteDoc);
   nb::class_<Producer>(m, "Producer")
       .def("__init__",
            [](Producer* self, const std::string& directory, const std::string& name, std::uint64_t capacity,
@@ -203,15 +240,15 @@ void bind_producer(nb::module_& m) {
       .def_prop_ro("forked", &Producer::forked)
       .def_prop_ro("claimed", &Producer::claimed)
       .def("write", &write, nb::arg("data"), nb::arg("timeout_ns"), nb::arg("evict_after_ns"), nb::arg("timestamp_ns") = 0)
-      .def("writer",
-           [](nb::handle_t<Producer> self, nb::object dtype, nb::tuple shape, bool raw, std::int64_t timeout,
-              std::int64_t evict_after) { return Writer(self, dtype, shape, raw, timeout, evict_after); },
-           nb::arg("dtype"), nb::arg("shape"), nb::arg("raw"), nb::arg("timeout_ns"), nb::arg("evict_after_ns"))
       .def("write_many", &write_many, nb::arg("data"), nb::arg("timeout_ns"), nb::arg("evict_after_ns"), nb::arg("step_ns") = 0)
       .def("claim",
            [](Producer& p, std::int64_t timeout, std::int64_t evict_after) {
-             nb::gil_scoped_release nogil;
-             return p.claim({timeout, evict_after}, signalled) % p.segment().capacity;
+             std::optional<std::uint64_t> seq = p.try_claim();
+             if (!seq) {
+               nb::gil_scoped_release nogil;
+               seq = p.claim({timeout, evict_after}, signalled);
+             }
+             return p.segment().place(*seq);
            },
            nb::arg("timeout_ns"), nb::arg("evict_after_ns"))
       .def("commit",
@@ -300,17 +337,17 @@ class Views {  // an iteration in place: one call for each slot
     }
   }
 
-  nb::object next() {
+  nb::object next() {  // nothing at the end of the stream
     open_ = false;
     std::int64_t seq = consumer_.step(newest_, 0, signalled);
     if (seq == kTimedOut && timeout_ != 0) {
       nb::gil_scoped_release nogil;
       seq = consumer_.step(newest_, timeout_, signalled);
     }
-    if (seq == kStreamEnded) throw nb::stop_iteration();
+    if (seq == kStreamEnded) return {};
     if (seq == kTimedOut) throw Fault(Code::timed_out, "nothing new on " + consumer_.path() + " in time");
     open_ = true;
-    const auto index = static_cast<Py_ssize_t>(static_cast<std::uint64_t>(seq) % consumer_.segment().capacity);
+    const auto index = static_cast<Py_ssize_t>(consumer_.segment().place(static_cast<std::uint64_t>(seq)));
     PyObject* const view = PyList_GET_ITEM(cached_.ptr(), index);
     if (view != Py_None) return nb::borrow(view);
     nb::object made = make_(index);
@@ -327,10 +364,26 @@ class Views {  // an iteration in place: one call for each slot
   std::int64_t timeout_;
 };
 
+// The slot of the type itself: a method called __next__ would cost more than the step.
+PyObject* next_view(PyObject* self) {
+  try {
+    try {
+      return nb::cast<Views&>(nb::handle(self)).next().release().ptr();
+    } catch (const Fault& f) {
+      raise(f);
+    }
+  } catch (nb::python_error& e) {
+    e.restore();
+  }
+  return nullptr;
+}
+
+PyType_Slot view_slots[] = {{Py_tp_iter, reinterpret_cast<void*>(PyObject_SelfIter)},
+                            {Py_tp_iternext, reinterpret_cast<void*>(next_view)},
+                            {0, nullptr}};
+
 void bind_consumer(nb::module_& m) {
-  nb::class_<Views>(m, "Views")
-      .def("__iter__", [](nb::handle_t<Views> self) { return nb::borrow(self); })
-      .def("__next__", &Views::next);
+  nb::class_<Views>(m, "Views", nb::type_slots(view_slots));
   nb::class_<Consumer>(m, "Consumer")
       .def("__init__",
            [](Consumer* self, const std::string& directory, const std::string& name, bool lossless, std::int64_t start,
@@ -366,6 +419,9 @@ void bind_consumer(nb::module_& m) {
       .def_prop_ro("producer_alive", &Consumer::producer_alive)
       .def("wait",
            [](Consumer& c, std::uint64_t min_slots, std::int64_t timeout, bool until_gone) {
+             // Here and in acquire and claim: what need not wait keeps the GIL, which another thread could sit on.
+             const std::int64_t unread = c.wait(min_slots, 0, until_gone, signalled);
+             if (unread != 0 || timeout == 0) return unread;
              nb::gil_scoped_release nogil;
              return c.wait(min_slots, timeout, until_gone, signalled);
            },
@@ -375,6 +431,8 @@ void bind_consumer(nb::module_& m) {
       .def("peek", &peek, nb::arg("first"), nb::arg("data"), nb::arg("headers"))
       .def("acquire",
            [](Consumer& c, bool newest, std::int64_t timeout, bool until_gone) {
+             const std::int64_t seq = c.acquire(newest, 0, until_gone, signalled);
+             if (seq != kTimedOut || timeout == 0) return seq;
              nb::gil_scoped_release nogil;
              return c.acquire(newest, timeout, until_gone, signalled);
            },
