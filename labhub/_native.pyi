@@ -1,4 +1,4 @@
-"""Contract of the compiled core (``native/src/bindings.cpp``).
+"""Contract of the compiled core (``native/src``).
 
 Thin and unfriendly on purpose: `labhub.datablock` is what people use. Times are int64 nanoseconds; a timeout below
 zero waits for ever and zero does not wait. Every blocking call releases the GIL and honours Ctrl-C. Errors are the
