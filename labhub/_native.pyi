@@ -197,8 +197,10 @@ class Consumer:
         nothing is unread; otherwise a dead producer is waited for until the timeout. Raises Evicted (lost, and the
         consumer is registered anew at the head).
         """
-    def read(self, data: NDArray[np.uint8], headers: NDArray[np.void]) -> tuple[int, int]:
-        """Copy unread slots; (how many, how many were lost just before the first of them). Does not wait.
+    def read(self, data: NDArray[Any], headers: NDArray[np.void]) -> tuple[int, int, bool]:
+        """Copy unread slots. Does not wait.
+
+        Returns how many, how many were lost just before the first of them, and whether they are of several epochs.
 
         `data` is C-contiguous, of n * slot_nbytes bytes; `headers` has n items of SLOT_HEADER_NBYTES bytes. The copy
         is validated; a clobbered prefix is dropped and counted, and the valid slots are moved to the front. Bytes of a

@@ -22,6 +22,7 @@ from labhub.schema import Schema
 
 if TYPE_CHECKING:
     import xarray as xr
+    from numpy.typing import NDArray
 
     from labhub.hub.hub import Hub
 
@@ -68,6 +69,7 @@ class Consumer:
         until_gone: bool = False,
         total: int | None = None,
         progress: bool = False,
+        out: NDArray[Any] | None = None,
     ) -> Batches:
         """Iterate over the unread slots, many at a time; with ``for`` or ``async for``.
 
@@ -86,6 +88,9 @@ class Consumer:
             End after so many slots.
         progress : bool
             Show a progress bar, with the number of lost slots; it closes with the iteration, interrupted or not.
+        out : ndarray of shape (n_slots, *slot_shape), optional
+            Read into this array over and over instead of new memory for each batch: for large slots at high rates, as
+            it stays in the caches. `Batch.data` is a part of it, so each batch overwrites the one before.
 
         Returns
         -------
@@ -108,8 +113,8 @@ class Consumer:
             The reader was closed.
         """
         self._check_open()
-        quota = Quota(total, progress, self.channel)
-        return batches_of(self, max_slots, min_slots, timeout, until_gone, quota)
+        quota = Quota(total, progress, self.channel) if progress or total is not None else None
+        return batches_of(self, max_slots, min_slots, timeout, until_gone, out, quota)
 
     def datasets(
         self,
@@ -150,7 +155,9 @@ class Consumer:
     def __aiter__(self) -> Batches:
         return self.batches()
 
-    def next_batch(self, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool) -> Batch | None:
+    def next_batch(
+        self, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool, out: NDArray[Any] | None = None
+    ) -> Batch | None:
         """Wait for one batch; None at the end of the stream. `batches` is the friendlier form, with the same errors."""
         if self._put_back:
             item = self._put_back.pop(0)
@@ -161,7 +168,7 @@ class Consumer:
         while not self._closing.is_set():
             left = CLOSE_INTERVAL if deadline is None else min(CLOSE_INTERVAL, max(0.0, deadline - time.monotonic()))
             try:
-                batch = self._block.next_batch(max_slots, min_slots, left, until_gone)
+                batch = self._block.next_batch(max_slots, min_slots, left, until_gone, out)
             except TimeoutExpired:
                 if deadline is not None and time.monotonic() >= deadline:
                     raise self._expired(timeout) from None

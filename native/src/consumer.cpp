@@ -55,7 +55,8 @@ nb::tuple read(Consumer& c, nb::handle data, nb::handle headers) {
   std::uint64_t n;
   HeaderCopy* to = headers_of(d, h, c.segment().slot_nbytes, n);
   const Got got = copying(d.nbytes(), [&] { return c.read(d.data(), to, n); });
-  return nb::make_tuple(got.count, got.lost);
+  const bool seam = got.count && to[0].epoch != to[got.count - 1].epoch;
+  return nb::make_tuple(got.count, got.lost, seam);
 }
 
 nb::tuple peek(Consumer& c, std::uint64_t first, nb::handle data, nb::handle headers) {
