@@ -17,7 +17,8 @@ import pytest
 from labhub import BrokerConfig, BrokerService, Messenger
 from labhub.errors import AuthenticationError, InvalidArgument, LabHubError
 from labhub.transport import keys
-from labhub.transport.curve import CLIENT_KEY, ENROLLED, SERVER_KEY, KeyPair, data_directory, load_key, parse_enrolled
+from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, KeyPair, data_directory, load_key
+from labhub.transport.enrolled import ENROLLED, EnrolledKey, parse_enrolled
 
 ANY_PORT = "tcp://127.0.0.1:0"
 PASSPHRASE = "correct horse battery staple"
@@ -53,7 +54,7 @@ def test_show_prints_public_keys_and_no_secret(labhub):
 def test_a_key_may_begin_with_any_character(labhub, character):
     key = key_beginning_with(character)
     assert labhub("key", "enroll", key, "--comment", "Ann").stdout == "enrolled\n"
-    assert json.loads(labhub("key", "list", "--json").stdout) == [{"key": key, "comment": "Ann"}]
+    assert json.loads(labhub("key", "list", "--json").stdout) == [{"key": key, "comment": "Ann", "name": ""}]
     assert labhub("key", "revoke", key).stdout == f"revoked {key} (Ann)\n"
     assert json.loads(labhub("key", "list", "--json").stdout) == []
 
@@ -95,7 +96,7 @@ def test_a_running_broker_follows_both():
         assert keys.enroll(guest.public, "guest")
         assert messenger.connect(broker.endpoint, broker.public_key)
         assert messenger.list_channels() == []
-        assert keys.revoke(guest.public) == keys.EnrolledKey(guest.public, "guest")
+        assert keys.revoke(guest.public) == EnrolledKey(guest.public, "guest")
         with pytest.raises(AuthenticationError, match="allow-list"):
             messenger.list_channels()
 
@@ -137,7 +138,7 @@ def test_garbage_in_the_enrolled_file_ends_no_broker():
 def test_what_is_a_key_and_what_a_note():
     key = KeyPair.random().public
     text = f"{key} a  b \n# {key}\n#{key}\n{'#' + key[1:]}\nshort\n{'~' * 40}\n"
-    assert parse_enrolled(text) == [(key, "a  b")]
+    assert parse_enrolled(text) == [EnrolledKey(key, "a  b")]
 
 
 @pytest.mark.parametrize("key", ["", "short", "x" * 41, "~" * 40, "#" * 40, "\udcff" * 40])
