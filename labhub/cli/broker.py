@@ -12,6 +12,7 @@ import typer
 
 from labhub.cli.completion import broker_names
 from labhub.cli.exits import EXIT_CODES_HELP, example, run, write_json
+from labhub.cli.notify import notify
 
 if TYPE_CHECKING:
     from labhub.runtime import ConnectionFile
@@ -145,13 +146,19 @@ def run_in_foreground(
     from labhub.hub import named_broker
 
     log_to_stderr(log_format)
-    ready = announce if log_format is LogForm.TEXT else None
+
+    def ready(endpoint: str, public_key: str) -> None:
+        if log_format is LogForm.TEXT:
+            announce(endpoint, public_key)
+        notify("READY=1")
+
     with named_broker(name, listen, ready, config=config, metrics_port=metrics_port) as service:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: service.stop())
         terminal = has_terminal()
         signal.signal(signal.SIGHUP, lambda *_: service.stop() if terminal and not has_terminal() else service.reload())
         service.run()
+        notify("STOPPING=1")
 
 
 def has_terminal() -> bool:

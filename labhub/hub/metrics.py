@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,11 @@ logger = logging.getLogger(__name__)
 MIN_INTERVAL = 1.0
 """Whoever asks again sooner than this (in seconds) gets the same numbers: a look costs time, and anybody can ask."""
 
-Numbers = dict[str, float]
+SWITCH_INTERVAL = 0.0002
+"""In seconds; see `_broker_first`."""
+
+Rows = list[tuple[tuple[str, ...], tuple[float, ...]]]
+"""The labels' values, and a number for each metric that has these labels."""
 
 BROKER = (
     ("labhub_broker_uptime_seconds", "For how long the broker has been listening.", "uptime_s"),
@@ -48,6 +53,12 @@ BROKER = (
     ("labhub_settings_refused", "1 while the settings file is broken, and older settings hold.", "settings_refused"),
 )
 """Name, help, and which of `BrokerView.numbers` it is. A name that ends in ``_total`` is a counter's."""
+
+ANSWERS = ("labhub_broker_answers", "Whether the broker answers.")
+LEFT_OUT = ("labhub_channels_left_out", "Channels too many to have series of their own.")
+DEAD = ("labhub_channels_dead", "Channels whose producer is dead.")
+CONSUMERS = ("labhub_consumers", "Consumers that are registered.")
+REFUSED = ("labhub_requests_refused_total", "Requests answered with an error; label ``code``.")
 
 CHANNEL: tuple[tuple[str, str, Callable[[Diagnosis], float]], ...] = (
     ("labhub_producer_alive", "Whether a living process holds the producer's lock.", lambda d: d.alive),
@@ -123,63 +134,77 @@ class BrokerCollector(Collector):
         self._max_channels = max_channels
         self._lock = threading.Lock()
         self._looked_at = float("-inf")
-        self._found: list[Metric] = []
+        self._of_broker: list[Metric] = []
+        self._of_channels: Rows = []
+        self._of_readers: Rows = []
 
-    def collect(self) -> Iterable[Metric]:
+    def collect(self) -> Iterator[Metric]:
         """Return all metrics, as of now or of a moment ago."""
-        with self._lock:
+        with self._lock, _broker_first():
             if time.monotonic() - self._looked_at >= MIN_INTERVAL:
-                self._found = list(self._collected())
+                self._look_again()
                 self._looked_at = time.monotonic()
-            return self._found
+            yield from self._of_broker
+            # One after the other: all samples at once would be enough objects to keep the garbage collector busy.
+            yield from _families([(name, text) for name, text, _ in CHANNEL], ("channel",), self._of_channels)
+            yield from _families([(name, text) for name, text, _ in READERS], ("channel", "kind"), self._of_readers)
 
-    def _collected(self) -> Iterator[Metric]:
-        yield InfoMetricFamily("labhub_build", "Which labhub this is.", {"version": __version__})
+    def _look_again(self) -> None:
+        self._of_broker, self._of_channels, self._of_readers = [], [], []
+        self._of_broker.append(InfoMetricFamily("labhub_build", "Which labhub this is.", {"version": __version__}))
         try:
             view = self._look()
         except LabHubError:  # it does not serve yet, or no more
-            yield GaugeMetricFamily("labhub_broker_answers", "Whether the broker answers.", 0)
+            self._of_broker.append(_gauge(*ANSWERS, 0))
             return
-        yield GaugeMetricFamily("labhub_broker_answers", "Whether the broker answers.", 1)
-        yield from _of_broker(view)
+        self._of_broker.append(_gauge(*ANSWERS, 1))
         with_series = sorted(view.channels, key=lambda entry: entry.channel_name)[: self._max_channels]
         left_out = len(view.channels) - len(with_series)
-        yield GaugeMetricFamily("labhub_channels_left_out", "Channels too many to have series of their own.", left_out)
-        yield from _of_channels(with_series)
+        self._of_broker += [*_broker_families(view), _gauge(*LEFT_OUT, left_out)]
+        for entry in with_series:
+            if (found := _diagnosed(entry)) is not None:
+                self._add(entry.channel_name, found)
 
-
-def _of_broker(view: BrokerView) -> Iterator[Metric]:
-    for name, text, key in BROKER:
-        family = _family(name, text)
-        family.add_metric([], view.numbers.get(key, 0.0))
-        yield family
-    dead = sum(entry.dead_since is not None for entry in view.channels)
-    yield GaugeMetricFamily("labhub_channels_dead", "Channels whose producer is dead.", dead)
-    consumers = sum(len(entry.consumers) for entry in view.channels)
-    yield GaugeMetricFamily("labhub_consumers", "Consumers that are registered.", consumers)
-    refused = CounterMetricFamily("labhub_requests_refused", "Requests answered with an error.", labels=["code"])
-    for key, value in view.numbers.items():
-        if key.startswith("refused."):
-            refused.add_metric([key.removeprefix("refused.")], value)
-    yield refused
-
-
-def _of_channels(entries: list[Registration]) -> Iterator[Metric]:
-    channels = [_family(name, text, "channel") for name, text, _ in CHANNEL]
-    readers = [_family(name, text, "channel", "kind") for name, text, _ in READERS]
-    for entry in entries:
-        found = _diagnosed(entry)
-        if found is None:
-            continue
-        for family, (_, _, value) in zip(channels, CHANNEL, strict=True):
-            family.add_metric([entry.channel_name], float(value(found)))
+    def _add(self, channel: str, found: Diagnosis) -> None:
+        self._of_channels.append(((channel,), tuple(float(value(found)) for _, _, value in CHANNEL)))
         for kind in ("lossless", "lossy"):
-            attached = [(r.lag, r.lost) for r in found.readers if r.kind == kind and r.alive]
-            for family, (_, _, amount) in zip(readers, READERS, strict=True):
-                if attached:
-                    family.add_metric([entry.channel_name, kind], amount(attached))
-    yield from channels
-    yield from readers
+            if attached := [(r.lag, r.lost) for r in found.readers if r.kind == kind and r.alive]:
+                values = tuple(float(amount(attached)) for _, _, amount in READERS)
+                self._of_readers.append(((channel, kind), values))
+
+
+@contextmanager
+def _broker_first() -> Iterator[None]:
+    """Let the broker's thread, which takes little, wait for this one less long than Python lets threads wait."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _broker_families(view: BrokerView) -> Iterator[Metric]:
+    for name, text, key in BROKER:
+        yield from _families([(name, text)], (), [((), (view.numbers.get(key, 0.0),))])
+    yield _gauge(*DEAD, sum(entry.dead_since is not None for entry in view.channels))
+    yield _gauge(*CONSUMERS, sum(len(entry.consumers) for entry in view.channels))
+    refused = [((k.removeprefix("refused."),), (n,)) for k, n in view.numbers.items() if k.startswith("refused.")]
+    yield from _families([REFUSED], ("code",), refused)
+
+
+def _families(named: list[tuple[str, str]], labels: tuple[str, ...], rows: Rows) -> Iterator[Metric]:
+    """Return a metric for each name and help, whose samples are the columns of the rows."""
+    for column, (name, text) in enumerate(named):
+        kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+        family = kind(name, text, labels=labels)
+        for of, values in rows:
+            family.add_metric(of, values[column])
+        yield family
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value)
 
 
 def _diagnosed(entry: Registration) -> Diagnosis | None:
@@ -190,8 +215,3 @@ def _diagnosed(entry: Registration) -> Diagnosis | None:
         return diagnose(entry.shm_name, directory, slots=False)
     except LabHubError:  # closed a moment ago, or never there
         return None
-
-
-def _family(name: str, text: str, *labels: str) -> CounterMetricFamily | GaugeMetricFamily:
-    kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-    return kind(name, text, labels=labels)
