@@ -61,7 +61,7 @@ def list_keys(as_json: Json = False) -> None:
 
 
 @app.command(
-    epilog=example("labhub key enroll 'PUBLIC_KEY' --name ann --comment 'Ann, beamline 3'"),
+    epilog=example("labhub key enroll 'PUBLIC_KEY' --comment 'Ann, beamline 3' --name ann"),
     context_settings=KEY_MAY_BE_ANYTHING,
 )
 def enroll(

@@ -189,7 +189,7 @@ def _broker_families(view: BrokerView) -> Iterator[Metric]:
         yield from _families([(name, text)], (), [((), (view.numbers.get(key, 0.0),))])
     yield _gauge(*DEAD, sum(entry.dead_since is not None for entry in view.channels))
     yield _gauge(*CONSUMERS, sum(len(entry.consumers) for entry in view.channels))
-    refused = [((k.removeprefix("refused."),), (n,)) for k, n in view.numbers.items() if k.startswith("refused.")]
+    refused: Rows = [((k.removeprefix("refused."),), (n,)) for k, n in view.numbers.items() if k.startswith("refused.")]
     yield from _families([REFUSED], ("code",), refused)
 
 

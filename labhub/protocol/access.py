@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -71,8 +72,12 @@ class Access:
 
     def may(self, key: str, right: Right, channel: str) -> bool:
         """Whether a client key has a right for a channel."""
+        return self.allows(key, right)(channel)
+
+    def allows(self, key: str, right: Right) -> Callable[[str], bool]:
+        """Return what tells for which channels a client key has a right now; for many channels at once."""
         grants = self._grants(key)
-        return grants is None or grants.gives(right, channel)
+        return (lambda _: True) if grants is None else partial(grants.gives, right)
 
     def require(self, key: str, request: Message) -> None:
         """Raise unless a client key may make a request.
@@ -98,7 +103,7 @@ class Access:
         if not self.rules or key == self._owner:
             return None
         for name in (self._name_of(key), key, EVERY):
-            if name in self.rules:
+            if name and name in self.rules:
                 return self.rules[name]
         return None
 

@@ -272,8 +272,8 @@ class BrokerState:
         return HeartbeatAck(unknown=unknown)
 
     def _list(self, peer: Peer, request: ListReq, now: float) -> Message:
-        matching = [name for name in self.registry.names() if fnmatchcase(name, request.pattern)]
-        names = [name for name in matching if self._access.may(peer.key, Right.CONSUME, name)]
+        visible = self._access.allows(peer.key, Right.CONSUME)
+        names = [name for name in self.registry.names() if fnmatchcase(name, request.pattern) and visible(name)]
         page: list[ChannelEntry] = []
         nbytes = 0
         for name in names[request.offset : request.offset + request.limit]:

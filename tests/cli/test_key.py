@@ -310,3 +310,28 @@ def test_ctrl_c_at_the_question_is_130(tmp_path):
         child.expect(pexpect.EOF)
     assert child.exitstatus == 130
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_is_given_changed_and_used(labhub):
+    ann, bob = KeyPair.random().public, KeyPair.random().public
+    assert labhub("key", "enroll", ann, "--name", "ann", "--comment", "Ann, beamline 3").stdout == "enrolled\n"
+    assert labhub("key", "enroll", bob, "--comment", "Bob").stdout == "enrolled\n"
+    taken = labhub("key", "enroll", bob, "--name", "ann")
+    assert (taken.returncode, "another key is enrolled as 'ann'" in taken.stderr) == (1, True)
+    again = labhub("key", "enroll", bob, "--name", "bob.laptop", "--comment", "other")
+    assert again.stdout == "was enrolled before; its name is bob.laptop\n"
+    assert labhub("key", "list").stdout == f"{ann}  ann  Ann, beamline 3\n{bob}  bob.laptop  Bob\n"
+    assert (data_directory() / ENROLLED).read_text() == f"{ann} @ann Ann, beamline 3\n{bob} @bob.laptop Bob\n"
+    assert labhub("key", "revoke", "ann").stdout == f"revoked {ann} (ann, Ann, beamline 3)\n"
+    assert [entry.name for entry in keys.enrolled_keys()] == ["bob.laptop"]
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a b", "@ann", "x" * 129, "ä"])
+def test_a_name_that_is_none(name):
+    key = KeyPair.random().public
+    if name:
+        with pytest.raises(InvalidArgument, match="cannot name a key"):
+            keys.enroll(key, name=name)
+    with pytest.raises(InvalidArgument, match="does not begin with @"):
+        keys.enroll(key, comment=f"@{name}")
+    assert keys.enrolled_keys() == []

@@ -115,6 +115,11 @@ def test_no_rules_and_no_rule_for_a_key_refuse_nothing() -> None:
     assert (talk.listed(BOB), talk.listed(ALICE)) == (["cam.b"], ["pump.a"])
 
 
+def test_a_table_without_a_name_is_nobodys() -> None:
+    stranger = Peer(b"s", "key-of-nobody")
+    assert Ruled(**{"": Grants()}).listed(stranger) == ["cam.b", "pump.a"]
+
+
 def test_the_owner_is_not_ruled() -> None:
     talk = Ruled(**{"*": Grants(), OWNER.key: Grants()})
     assert talk.listed(OWNER) == ["cam.b", "pump.a"]

@@ -64,7 +64,9 @@ class BrokerMagics(SessionMagics):
         ``%hub_connect beamline --endpoint tcp://10.0.0.5:5570 --public-key 'KEY'``
         """
         options = parse_argstring(self.hub_connect, line)
-        hub = self.session.hub(options.name, options.start, options.endpoint, options.public_key)
+        # IPython leaves the quotes in; no key has one.
+        key = options.public_key and options.public_key.strip("'\"")
+        hub = self.session.hub(options.name, options.start, options.endpoint, key)
         assert self.shell is not None  # a magic runs in a shell
         taken = self.shell.user_ns.get("hub")
         if taken is None or isinstance(taken, Hub):
