@@ -9,9 +9,8 @@ from __future__ import annotations
 import itertools
 import os
 import statistics
-import threading
-import time
-import urllib.request
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -31,36 +30,33 @@ CHANNELS = 10_000
 SEGMENTS = 2000
 """Fewer, because each producer takes two open files."""
 WITH_SERIES = (1000, CHANNELS)
-SCRAPES = 10
+ROUNDS = 3
 PORT = 9577
 URL = f"http://127.0.0.1:{PORT}/metrics"
 
 
-def scraped() -> float:
-    """Scrape once; how long that took (in seconds)."""
+SCRAPER = f"""
+import time, urllib.request
+while True:
     began = time.perf_counter()
-    with urllib.request.urlopen(URL, timeout=60) as answer:
+    with urllib.request.urlopen({URL!r}, timeout=60) as answer:
         assert b"labhub_broker_answers 1.0" in answer.read()
-    return time.perf_counter() - began
+    print(time.perf_counter() - began, flush=True)
+"""
 
 
 @contextmanager
 def again_and_again() -> Iterator[list[float]]:
-    """Scrape in the background, without a pause; how long each one took."""
+    """Scrape without a pause, in a process of its own; how long each one took (in seconds), once it is over."""
     taken: list[float] = []
-    stop = threading.Event()
-
-    def scrape() -> None:
-        while not stop.is_set():
-            taken.append(scraped())
-
-    thread = threading.Thread(target=scrape)
-    thread.start()
-    try:
-        yield taken
-    finally:
-        stop.set()
-        thread.join()
+    with subprocess.Popen([sys.executable, "-c", SCRAPER], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        taken.append(float(process.stdout.readline()))
+        try:
+            yield taken
+        finally:
+            process.terminate()
+            taken += map(float, process.stdout.read().split())
 
 
 def opened(stack: ExitStack) -> list[DataBlockProducer]:
@@ -99,10 +95,8 @@ def measured(with_series: int, blocks: list[DataBlockProducer]) -> dict[str, flo
             names = register(messenger, blocks)
             alone = discovery.ask(messenger, names)
             with again_and_again() as taken:
-                under = discovery.ask(messenger, names)
-                while len(taken) < SCRAPES:
-                    more = discovery.ask(messenger, names)
-                    under = {key: max(value, under[key]) for key, value in more.items()}
+                rounds = [discovery.ask(messenger, names) for _ in range(ROUNDS)]
+                under = {key: max(figures[key] for figures in rounds) for key in rounds[0]}
     finally:
         stop_broker()
     return {
