@@ -8,6 +8,8 @@ it are attributes, listed per class.
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
+from types import MappingProxyType
 
 
 class LabHubError(Exception):
@@ -273,6 +275,45 @@ class AuthenticationError(LabHubError, PermissionError):
     """A key was refused: the server's, the client's, or a key file that others can read."""
 
 
+class AccessDenied(LabHubError, PermissionError):
+    """The broker's access rules do not give this client's key the right that a request needs.
+
+    Attributes
+    ----------
+    key : str
+        The name under which the client's key is enrolled there, or the public key itself.
+    channel : str
+        The channel; ``"*"`` for the broker itself.
+    right : str
+        What is missing: ``"produce"``, ``"consume"`` or ``"administer"``.
+    grant : str
+        The lines of the broker's settings file that would give it.
+    """
+
+    key: str = ""
+    channel: str = ""
+    right: str = ""
+    grant: str = ""
+
+
+class InvalidSettings(InvalidArgument):
+    """A broker's settings file cannot be used.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    line : int
+        Where in it (from 1 on; 0 where that is not known).
+    field : str
+        Which setting, such as ``access.ann.consume``; empty where it is none in particular.
+    """
+
+    path: str = ""
+    line: int = 0
+    field: str = ""
+
+
 class ProtocolError(LabHubError, ValueError):
     """A message breaks the protocol, or the broker refused a request.
 
@@ -280,9 +321,12 @@ class ProtocolError(LabHubError, ValueError):
     ----------
     code : str
         One of `labhub.protocol.messages.ErrorCode`.
+    details : dict of str to str
+        What a program may want to know of it, besides the message.
     """
 
     code: str = "INVALID_REQUEST"
+    details: Mapping[str, str] = MappingProxyType({})
 
 
 class QuotaExceeded(ProtocolError):

@@ -23,7 +23,7 @@ from labhub.hub.channels import Channel, ChannelInfo
 from labhub.hub.consumers import Attached, Consumer
 from labhub.hub.directory import Directory
 from labhub.hub.lease import WITHDRAW_TIMEOUT
-from labhub.hub.local_broker import running_broker, start_broker
+from labhub.hub.local_broker import running_broker, settings_error, start_broker
 from labhub.hub.producers import Producer, Wanted, announce_replacement
 from labhub.hub.status import ConsumerStatus, HubStatus, ProducerStatus
 from labhub.hub.watching import Watch
@@ -175,6 +175,7 @@ class Hub:
             tuple(ConsumerStatus.of(c) for c in sorted(self._consumers, key=lambda c: c.channel) if not c.closed),
             connection.rejected,
             free_nbytes(segment_directory(self.name)),
+            "" if self.given else settings_error(self.name),
         )
 
     def producer(
@@ -242,6 +243,8 @@ class Hub:
             Another process has a live producer on it; the message names it.
         SchemaConflict
             It has one, and with another schema: a `ChannelBusy` and a `SchemaMismatch`, with each field that differs.
+        AccessDenied
+            The broker's rules do not let this client produce it.
         BrokerUnreachable, ProtocolError
             The broker did not answer, or refused the registration.
         InvalidName, InvalidArgument, SegmentSpaceError, SegmentAccessError, IncompatibleSegment
@@ -309,6 +312,8 @@ class Hub:
         ------
         ChannelNotFound
             The broker does not know it; the message names the closest names. Or its segment is not on this machine.
+        AccessDenied
+            The broker's rules do not let this client consume it.
         ChannelBusy
             The mode is ``"lossless"``, and the channel has no place for another such reader.
         SchemaMismatch

@@ -45,7 +45,7 @@ class Words:
 
 MAGICS = {
     "hub_broker": Words(broker.ACTIONS, ("--name", "--endpoint", "--here")),
-    "hub_connect": Words(options=("--start",)),
+    "hub_connect": Words(options=("--start", "--endpoint", "--public-key")),
     "hub_discover": Words(options=("--wait", "--name"), names="channel"),
     "hub_doctor": Words(),
     "hub_info": Words(options=("--name",), names="channel"),

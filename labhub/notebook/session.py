@@ -13,8 +13,6 @@ from labhub.runtime import ConnectionFile, find_live
 if TYPE_CHECKING:
     from labhub.notebook.background import BackgroundProducers
 
-DEFAULT_ENDPOINT = "tcp://127.0.0.1:5570"
-
 
 class Session:
     """Everything that unloading the extension ends. Made once for each shell."""
@@ -34,17 +32,17 @@ class Session:
             self._producers = BackgroundProducers()
         return self._producers
 
-    def hub(self, name: str, start: bool = False) -> Hub:
-        """Return the open hub of that name, or open one.
+    def hub(self, name: str, start: bool = False, endpoint: str | None = None, public_key: str | None = None) -> Hub:
+        """Return the open hub of that name, or open one; the parameters are those of `labhub.connect`.
 
         Raises
         ------
         BrokerUnreachable
             No broker of that name runs; the message names the magic that starts one.
         """
-        if not start:
+        if not start and endpoint is None:
             self.running(name)
-        self._hubs[name] = connect(name, start=start)
+        self._hubs[name] = connect(name, start, endpoint, public_key)
         return self._hubs[name]
 
     def running(self, name: str) -> ConnectionFile:
@@ -70,11 +68,11 @@ class Session:
         running = find_live(name)
         if running is None and here:
             with contextlib.ExitStack() as stack:
-                stack.enter_context(named_broker(name, endpoint or DEFAULT_ENDPOINT)).start()
+                stack.enter_context(named_broker(name, endpoint)).start()
                 self._brokers[name] = stack.pop_all()
             return running_broker(name)
         if running is None:
-            return start_broker(name, endpoint or DEFAULT_ENDPOINT)
+            return start_broker(name, endpoint)
         if here and running.pid != os.getpid():
             raise LabHubError(
                 f"the broker {name!r} runs already, as pid {running.pid}; %hub_broker restart --here moves it"
