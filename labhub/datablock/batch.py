@@ -42,8 +42,8 @@ class Batch:
         Where they come from.
     schema : Schema
         What one slot looks like.
-    data : ndarray of shape (n_slots, *slot_shape)
-        The slots. Bytes behind a slot's committed length are zero.
+    data : ndarray of shape (n_slots, ...)
+        The slots, each of the schema's shape. Bytes behind a slot's committed length are zero.
     headers : ndarray of shape (n_slots,)
         Their headers, of dtype `SLOT_HEADER`.
     lost : int

@@ -131,8 +131,8 @@ class DataBlockProducer:
 
         Parameters
         ----------
-        records : array_like of shape (n_slots, *slot_shape), or list of records
-            The slots.
+        records : array_like of shape (n_slots, ...), or list of records
+            The slots, each of the schema's shape.
 
         Returns
         -------

@@ -123,8 +123,8 @@ class Producer:
 
         Parameters
         ----------
-        records : array_like of shape (n_slots, *slot_shape), or list of records
-            The slots.
+        records : array_like of shape (n_slots, ...), or list of records
+            The slots, each of the schema's shape.
 
         Returns
         -------
