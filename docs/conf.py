@@ -28,10 +28,10 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx_copybutton",
     "check_offline",
+    "code_blocks",
     "directory_links",
     "generated_reference",
     "names",
-    "notebook_cells",
     "sandbox",
 ]
 include_patterns = [
@@ -49,7 +49,6 @@ DEFAULT_LINKS.clear()
 
 # ------------------------------------------------------------------------------------------------- pages and notebooks
 
-myst_enable_extensions = ["deflist", "fieldlist"]
 myst_heading_anchors = 4
 nb_execution_mode = "force"
 nb_execution_in_temp = True
@@ -64,9 +63,11 @@ copybutton_prompt_is_regexp = True
 
 # ---------------------------------------------------------------------------------------------------------- docstrings
 
+toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 # The docstrings have the types, in words and with shapes and units.
 autodoc_typehints = "none"
+smartquotes = False
 default_role = "py:obj"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = True

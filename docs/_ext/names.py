@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
 from sphinx.util import logging
+from sphinx.util.inspect import signature, stringify_signature
 from sphinx.util.nodes import make_refnode
+from traitlets import HasTraits
 
 import labhub
 import labhub.errors
@@ -25,7 +27,8 @@ logger = logging.getLogger(__name__)
 def types() -> dict[str, str]:
     """Return the types that docstrings name, for numpydoc to make links of; `resolve` knows where each is."""
     beside = {"Batches", "Datasets", "GapFiller", "ReadSlot", "WriteSlot"}
-    return {name: name for name in {*labhub.__all__, *labhub.hub.__all__, *errors(), *beside}}
+    # The dot: numpydoc makes a link only where name and target differ.
+    return {name: f".{name}" for name in {*labhub.__all__, *labhub.hub.__all__, *errors(), *beside}}
 
 
 def errors() -> set[str]:
@@ -58,6 +61,19 @@ def find(target: str, scope: str, objects: Collection[str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+def signature_of(
+    _app: Sphinx, _what: str, _name: str, obj: object, _options: object, _signature: str, _returned: str
+) -> tuple[str, None] | None:
+    """Show no arguments of a class that its reader does not make: an error, or what another call returns."""
+    if not isinstance(obj, type):
+        return None
+    if "ade by" in (obj.__doc__ or "") or issubclass(obj, Exception):
+        return "", None
+    if issubclass(obj, HasTraits):  # whose metaclass hides the arguments of __init__
+        return stringify_signature(signature(obj.__init__, bound_method=True), show_annotation=False), None
+    return None
+
+
 def check_complete(app: Sphinx, env: BuildEnvironment) -> None:
     """Warn of a public name that no page documents."""
     missing = {f"labhub.{name}" for name in labhub.__all__ if name != "__version__"}
@@ -68,6 +84,7 @@ def check_complete(app: Sphinx, env: BuildEnvironment) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Sphinx's entry point."""
+    app.connect("autodoc-process-signature", signature_of)
     app.connect("missing-reference", resolve)
     app.connect("env-check-consistency", check_complete)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ReadSlot:
-    """One slot, read in place.
+    """One slot, read in place. Made by `Consumer.slot`.
 
     Attributes
     ----------
