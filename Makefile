@@ -8,7 +8,7 @@ ROUNDS ?= 20
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SOURCES = pyproject.toml $(shell find native labhub/notebook/frontend -type f -not -path '*/node_modules/*')
 
-.PHONY: help demo test quick torture check verify bench bench-core instructions format clean
+.PHONY: help demo test quick torture check docs doctest verify bench bench-core instructions format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,6 +36,13 @@ check: $(VENV)/.built  ## style, types, layers, and the stub of the compiled cor
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python -m labhub.testing.stub
+
+docs: doctest  ## the documentation site in build/site, its notebooks executed (3 minutes)
+	rm -rf build/site
+	$(VENV)/bin/python -m sphinx -q -W --keep-going -E -c docs -d build/doctrees . build/site
+
+doctest: $(VENV)/.built  ## the examples in docstrings and how-to pages
+	$(VENV)/bin/python -m pytest -q -p tests.examples --doctest-modules labhub --doctest-glob='*.md' docs/howto
 
 bench: $(VENV)/.built  ## labhub, its peers and the limits of this machine, side by side (20 minutes)
 	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[bench]'

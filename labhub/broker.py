@@ -99,8 +99,9 @@ class BrokerService:
 
     Examples
     --------
-    >>> with BrokerService(BrokerConfig(endpoint="tcp://127.0.0.1:0")) as broker:  # doctest: +SKIP
+    >>> with BrokerService(BrokerConfig(endpoint="tcp://127.0.0.1:0")) as broker, labhub.Messenger() as messenger:
     ...     messenger.connect(broker.endpoint, broker.public_key)
+    True
     """
 
     def __init__(self, config: BrokerConfig | None = None) -> None:

@@ -183,7 +183,7 @@ class BackpressureTimeout(TimeoutExpired):
     lag : int
         Its lag (in slots).
     written : int
-        How many slots of a `write_many` were written before.
+        How many slots of a `Producer.write_many` were written before.
     """
 
     pid: int = 0

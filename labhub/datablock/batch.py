@@ -42,8 +42,8 @@ class Batch:
         Where they come from.
     schema : Schema
         What one slot looks like.
-    data : ndarray of shape (n_slots, *slot_shape)
-        The slots. Bytes behind a slot's committed length are zero.
+    data : ndarray of shape (n_slots, ...)
+        The slots, each of the schema's shape. Bytes behind a slot's committed length are zero.
     headers : ndarray of shape (n_slots,)
         Their headers, of dtype `SLOT_HEADER`.
     lost : int
@@ -95,6 +95,14 @@ class Batch:
         Returns
         -------
         xarray.Dataset
+
+        Examples
+        --------
+        >>> with hub.producer("pump", like={"pressure": 0.0, "on": False}, units={"pressure": "mbar"}) as pump:
+        ...     count = pump.write_many([(1013.2, True), (1013.4, False)])
+        ...     ds = hub["pump"].snapshot().to_xarray()
+        >>> ds.pressure.attrs["units"], ds.pressure.values, ds.seq.values
+        ('mbar', array([1013.2, 1013.4]), array([0, 1], dtype=uint64))
         """
         import pandas as pd
         import xarray as xr

@@ -333,8 +333,15 @@ class DataBlockConsumer:
 
         Examples
         --------
-        >>> for frame in consumer.views(timeout=1):  # doctest: +SKIP
-        ...     total += frame.sum()
+        >>> from labhub.datablock.producer import open_producer
+        >>> with open_producer("adc", labhub.Schema.infer(dtype="i4", shape=1000)) as adc:
+        ...     reader = open_consumer("adc", start="oldest")
+        ...     count = adc.write_many(np.ones((3, 1000), "i4"))
+        >>> for block in reader.views(timeout=1):
+        ...     print(reader.cursor, block.sum())
+        0 1000
+        1 1000
+        2 1000
         """
         if self._findings is not None:
             raise InvalidArgument(
@@ -564,6 +571,16 @@ def find_datablock_consumer(
     Raises
     ------
     ChannelNotFound, ChannelBusy, SegmentTokenMismatch, SegmentAccessError, IncompatibleSegment, InvalidName
+
+    Examples
+    --------
+    >>> producer = labhub.create_datablock_producer("raw", labhub.DataBlockPolicy.SINGLE)
+    >>> consumer = find_datablock_consumer("raw", shared_secret=0)
+    >>> seq = producer.write(b"1013.2")
+    >>> handle = consumer.acquire_consume_slot(timeout_ms=1000)
+    >>> handle.read(6)
+    b'1013.2'
+    >>> handle.release()
     """
     directory = segment_directory()
     config = config or DataBlockConfig()

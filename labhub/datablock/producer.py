@@ -113,8 +113,8 @@ class DataBlockProducer(_native.Writer):
 
         Parameters
         ----------
-        records : array_like of shape (n_slots, *slot_shape), or list of records
-            The slots.
+        records : array_like of shape (n_slots, ...), or list of records
+            The slots, each of the schema's shape.
 
         Returns
         -------
@@ -143,8 +143,10 @@ class DataBlockProducer(_native.Writer):
 
         Examples
         --------
-        >>> with producer.slot() as s:  # doctest: +SKIP
-        ...     camera.read_into(s.array)
+        >>> from labhub.datablock.producer import open_producer
+        >>> camera = open_producer("camera", labhub.Schema.infer(dtype="u2", shape=(512, 512)))
+        >>> with camera.slot() as slot:
+        ...     slot.array[:] = 7
         """
         return WriteSlot(self)
 
@@ -417,6 +419,16 @@ def create_datablock_producer(
     Raises
     ------
     ChannelBusy, InvalidName, InvalidArgument, IncompatibleSegment, SegmentAccessError, SegmentSpaceError
+
+    Examples
+    --------
+    >>> producer = create_datablock_producer("raw", DataBlockPolicy.DOUBLE_BUFFER)
+    >>> handle = producer.acquire_write_slot(timeout_ms=100)
+    >>> handle.write(b"1013.2")
+    >>> handle.commit(6)
+    >>> producer.release_write_slot(handle)
+    >>> producer.next_seq
+    1
     """
     check_name(name, "segment")
     config = config or DataBlockConfig()

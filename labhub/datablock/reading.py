@@ -23,7 +23,7 @@ _FIELDS = struct.Struct("<8xqQ4xI32x")
 
 
 class ReadSlot:
-    """One slot, read in place.
+    """One slot, read in place. Made by `Consumer.slot`.
 
     Attributes
     ----------

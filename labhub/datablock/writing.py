@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class WriteSlot:
-    """One slot, open for writing in place.
+    """One slot, open for writing in place. Made by `Producer.slot`.
 
     Attributes
     ----------

@@ -111,6 +111,17 @@ class Consumer:
             iteration can go on.
         ClosedError
             The reader was closed.
+
+        Examples
+        --------
+        >>> with hub.producer("adc", like=0) as adc:
+        ...     reader = hub.consumer("adc")
+        ...     count = adc.write_many(range(10))
+        >>> for batch in reader.batches(max_slots=4):
+        ...     print(batch.seq, batch.data)
+        [0 1 2 3] [0 1 2 3]
+        [4 5 6 7] [4 5 6 7]
+        [8 9] [8 9]
         """
         self._check_open()
         quota = Quota(total, progress, self.channel) if progress or total is not None else None
@@ -145,6 +156,15 @@ class Consumer:
         ------
         InvalidArgument
             If `gaps` is something else.
+
+        Examples
+        --------
+        >>> pulse = hub.producer("bio.ppg", dtype="i2", shape=10, dims="time", sample_rate=100, units="adc")
+        >>> with hub.consumer("bio.ppg") as reader:
+        ...     count = pulse.write_many(np.zeros((6, 10), "i2"))
+        ...     for ds in reader.datasets(min_slots=6, timeout=5, total=6):
+        ...         print(dict(ds.sizes), ds.value.attrs["units"])
+        {'time': 60} adc
         """
         batches = self.batches(max_slots, min_slots, timeout, until_gone=until_gone, total=total, progress=progress)
         return Datasets(batches, gaps)
@@ -248,8 +268,18 @@ class Consumer:
         -------
         ReadSlot
             A context manager with a read-only `array`. What it showed is true only once it was left without `Lapped`,
-            `Evicted` or `ChecksumError`. It raises `EOFError` at the end of the stream, even if the consumer follows
+            `Evicted` or `ChecksumError`. It raises ``EOFError`` at the end of the stream, even if the consumer follows
             its channel.
+
+        Examples
+        --------
+        >>> camera = hub.producer("camera", dtype="u2", shape=(512, 512))
+        >>> with hub.consumer("camera") as viewer:
+        ...     seq = camera.write(np.ones((512, 512), "u2"))
+        ...     with viewer.slot(timeout=5) as slot:
+        ...         brightness = slot.array.mean()
+        >>> brightness
+        np.float64(1.0)
         """
         return self._block.slot(timeout)
 

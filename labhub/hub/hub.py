@@ -71,6 +71,13 @@ def connect(
         The broker has another key, or refuses this user's.
     InvalidArgument
         Only one of endpoint and key is given, or the open hub of this name is connected elsewhere.
+
+    Examples
+    --------
+    >>> import labhub
+    >>> hub = labhub.connect()
+    >>> hub
+    Hub('default', connected)
     """
     check_name(name, "broker")
     if (endpoint is None) != (public_key is None):
@@ -230,7 +237,7 @@ class Hub:
         checksum : {"none", "manual", "enforced"} or ChecksumPolicy
             ``"enforced"``: each slot carries the BLAKE3 of its bytes, and each read verifies it. This finds faulty
             memory and stray writes, and costs most of the bandwidth of large slots; a slot that is overwritten while it
-            is read is found without it. ``"manual"``: a slot carries one where `slot` is told to, and
+            is read is found without it. ``"manual"``: a slot carries one where `WriteSlot.update_checksum` says so, and
             `Batch.verify_checksum` and the like compare it.
 
         Returns
@@ -248,6 +255,18 @@ class Hub:
         BrokerUnreachable, ProtocolError
             The broker did not answer, or refused the registration.
         InvalidName, InvalidArgument, SegmentSpaceError, SegmentAccessError, IncompatibleSegment
+
+        Examples
+        --------
+        >>> with hub.producer("pump.pressure", like=0.0, units="mbar") as pressure:
+        ...     pressure.write(1013.2)
+        0
+
+        A slot that is a block of 64 samples of 8 channels, taken 10,000 times a second:
+
+        >>> daq = hub.producer("daq", dtype="f4", shape=(64, 8), dims=("time", "channel"), sample_rate=10_000)
+        >>> daq.schema
+        Schema(float32, shape=(64, 8), dims=('time', 'channel'), sample_rate=10000)
         """
         self._check()
         check_name(channel)
@@ -320,6 +339,16 @@ class Hub:
             The channel does not carry what `schema` says, with one line for each field that differs; with `follow`,
             while iterating, too.
         SegmentAccessError, IncompatibleSegment, BrokerUnreachable, InvalidName, InvalidArgument
+
+        Examples
+        --------
+        >>> pressure = hub.producer("pump.pressure", like=0.0, units="mbar")
+        >>> with hub.consumer("pump.pressure", mode="lossless") as recorder:
+        ...     seq = pressure.write(1013.2)
+        ...     pressure.close()
+        ...     for batch in recorder:
+        ...         print(batch.seq, batch.data, batch.lost)
+        [0] [1013.2] 0
         """
         self._check()
         nanoseconds(timeout)
@@ -349,6 +378,12 @@ class Hub:
         ------
         BrokerUnreachable
             The broker does not answer.
+
+        Examples
+        --------
+        >>> pump, room = hub.producer("pump.pressure", like=0.0, units="mbar"), hub.producer("room.humidity", like=0.0)
+        >>> hub.channels("pump.*")
+        [ChannelInfo('pump.pressure', float64, units={'value': 'mbar'}, alive)]
         """
         self._check()
         return [ChannelInfo.from_entry(entry) for entry in self._directory.list(pattern, self._timeout)]
@@ -407,9 +442,13 @@ class Hub:
 
         Examples
         --------
-        >>> with hub.watch("pump.*") as events:  # doctest: +SKIP
-        ...     for event in events:
-        ...         print(event.kind, event.channel)
+        >>> pump = hub.producer("pump.pressure", like=0.0)
+        >>> with hub.watch("pump.*", timeout=5) as events:
+        ...     print(next(events).kind)
+        ...     pump.close()
+        ...     print(next(events).kind)
+        appeared
+        gone
         """
         self._check()
         nanoseconds(timeout)
