@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import tempfile
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -74,9 +73,16 @@ def party(
         side = "producer" if place.consumer < 0 else "consumer"
         used = {f"{side}_{name}": value - began[name] for name, value in usage().items()}
         answer.send({**figures, **used, **before, **reading(meter, place, "line_after_ns")})
-    except Exception:  # noqa: BLE001  # whatever it is, it is told, and the others are released
-        answer.send(traceback.format_exc(limit=-3))
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is told, and the others are released
+        answer.send(words_of(error))
         gate.abort()
+
+
+def words_of(error: BaseException) -> str:
+    """Say what went wrong first: what fails while things are taken down after that is only a consequence."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return f"{type(error).__name__}: {error}"
 
 
 def usage() -> Figures:
