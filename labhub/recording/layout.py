@@ -1,0 +1,128 @@
+"""How the slots of a channel lie in a store: CF conventions, one group for each channel.
+
+A group holds what `Batch.to_xarray` gives, so that ``xarray.open_zarr(store, group=channel)`` shows a recording as a
+live channel shows its history. Beside it are what a replay needs of each slot, and the table of gaps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labhub.datablock.batch import Batch
+from labhub.schema import TIME, Schema
+
+CONVENTIONS = "CF-1.12"
+SLOT, GAP = "slot", "gap"
+CHUNK_NBYTES = 4 * 1024 * 1024
+"""What a chunk of the widest array takes before compression (in bytes), or one slot."""
+FEWEST_ROWS, MOST_ROWS = 4096, 65536
+"""Rows of a chunk: not less of a narrow array, which would be many small files, and not more of any."""
+EPOCH_NS = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
+"""CF's encoding of times: int64, UTC."""
+
+REASONS = {"lapped": 1, "evicted": 2, "corrupt": 3, "restarted": 4}
+"""Why slots are missing: overwritten before they were read, given up after a lossless reader was evicted, refused by
+their checksum, or written while the recorder had to look for another incarnation of the channel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """New rows of one array.
+
+    Attributes
+    ----------
+    name : str
+        The array.
+    dims : tuple of str
+        Names of its axes; it grows along the first.
+    values : ndarray of shape (n_rows, ...)
+        As they are stored.
+    attrs : dict
+        Its attributes.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    values: NDArray[Any]
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Slots that a recording does not hold.
+
+    Attributes
+    ----------
+    seq : int
+        Seq of the first slot behind them, or that of a corrupt slot itself.
+    timestamp_ns : int
+        Its time (in nanoseconds since the epoch, UTC).
+    n_slots : int
+        How many are missing.
+    reason : str
+        One of `REASONS`.
+    """
+
+    seq: int
+    timestamp_ns: int
+    n_slots: int
+    reason: str
+
+
+def rows_of(batch: Batch) -> Iterator[Rows]:
+    """Return what a batch adds to each array of its channel's group."""
+    dataset = batch.to_xarray()
+    headers = batch.headers
+    per_sample = TIME in batch.schema.dims
+    own = {"seq": headers["seq"], "time": headers["timestamp_ns"]} if per_sample else {}
+    own |= {"nbytes": headers["nbytes"], "epoch": headers["epoch"]}
+    dim, prefix = (SLOT, "slot_") if per_sample else (TIME, "")
+    also = "seq" if per_sample else "seq nbytes epoch"
+    for name, variable in dataset.variables.items():
+        attrs = dict(variable.attrs) | ({"coordinates": also} if name in dataset.data_vars else {})
+        yield _encoded(str(name), tuple(map(str, variable.dims)), variable.values, attrs)
+    for name, values in own.items():
+        yield Rows(f"{prefix}{name}", (dim,), np.ascontiguousarray(values), EPOCH_NS if name == "time" else {})
+
+
+def gap_rows(gaps: list[Gap]) -> Iterator[Rows]:
+    """Return what gaps add to the arrays of their table."""
+    reasons = {"flag_values": list(REASONS.values()), "flag_meanings": " ".join(REASONS)}
+    yield Rows("gap_seq", (GAP,), np.array([g.seq for g in gaps], "u8"))
+    yield Rows("gap_time", (GAP,), np.array([g.timestamp_ns for g in gaps], "i8"), EPOCH_NS)
+    yield Rows("gap_slots", (GAP,), np.array([g.n_slots for g in gaps], "u8"))
+    yield Rows("gap_reason", (GAP,), np.array([REASONS[g.reason] for g in gaps], "i1"), reasons)
+
+
+def slots_per_chunk(schema: Schema) -> int:
+    """Return how many slots make one chunk of the widest array: a power of two."""
+    rows_per_slot = samples_per_slot(schema)
+    most = max(1, min(CHUNK_NBYTES // max(1, schema.slot_nbytes), MOST_ROWS // rows_per_slot))
+    return 1 << int(math.log2(most))
+
+
+def samples_per_slot(schema: Schema) -> int:
+    """Return how many rows along ``time`` a whole slot gives."""
+    return schema.shape[schema.dims.index(TIME)] if TIME in schema.dims else 1
+
+
+def chunk_rows(rows: Rows, schema: Schema) -> int:
+    """Return how many rows of an array make one chunk, so that whole chunks of all arrays end with the same slot."""
+    if rows.dims[0] == GAP:
+        return FEWEST_ROWS
+    slots = slots_per_chunk(schema)
+    aligned = slots * (1 if rows.dims[0] == SLOT else samples_per_slot(schema))
+    narrow = rows.values[:1].nbytes * aligned < CHUNK_NBYTES // 16
+    return max(aligned, FEWEST_ROWS) if narrow else aligned
+
+
+def _encoded(name: str, dims: tuple[str, ...], values: NDArray[Any], attrs: dict[str, Any]) -> Rows:
+    if values.dtype.kind == "M":
+        return Rows(name, dims, values.astype("datetime64[ns]").view("i8"), attrs | EPOCH_NS)
+    return Rows(name, dims, np.ascontiguousarray(values), attrs)
