@@ -1,4 +1,4 @@
-"""Reading one channel for a recording: a thread that empties the ring into a bounded queue, and says what is missing."""
+"""Reading one channel for a recording: a thread that empties the ring, and says what is missing."""
 
 from __future__ import annotations
 

@@ -123,6 +123,15 @@ def chunk_rows(rows: Rows, schema: Schema) -> int:
 
 
 def _encoded(name: str, dims: tuple[str, ...], values: NDArray[Any], attrs: dict[str, Any]) -> Rows:
-    if values.dtype.kind == "M":
-        return Rows(name, dims, values.astype("datetime64[ns]").view("i8"), attrs | EPOCH_NS)
+    """Return values as a data type of the Zarr specification; text of fixed length, say, is none."""
+    match values.dtype.kind:
+        case "M":
+            values, attrs = values.astype("datetime64[ns]").view("i8"), attrs | EPOCH_NS
+        case "m":
+            values, attrs = values.astype("timedelta64[ns]").view("i8"), attrs | {"units": "nanoseconds"}
+        case "U":
+            values = values.astype(np.dtypes.StringDType())
+        case "S" | "V":
+            dims = (*dims, f"{name}_byte")
+            values = np.ascontiguousarray(values).view("u1").reshape(*values.shape, values.dtype.itemsize)
     return Rows(name, dims, np.ascontiguousarray(values), attrs)

@@ -1,14 +1,17 @@
 """The manifest of a store: the BLAKE3 of each chunk, signed with Ed25519 at each commit.
 
 ``manifest.jsonl`` has one JSON object per line. A line ``{"chunk", "blake3", "nbytes"}`` stands there before its chunk
-does. A line ``{"commit", "root", "blake3", "signature", ...}`` makes everything before it count: `root` is the BLAKE3
-of the ``zarr.json`` that is then put in place, `blake3` that of all lines before this one, and the signature is that
-of the line without it.
+does; with ``null`` for both it takes the last such line back, because the chunk could not be written. A line
+``{"commit", "root", "blake3", "signature", ...}`` makes everything before it count: `root` is the BLAKE3 of the
+``zarr.json`` that is then put in place, `blake3` that of all lines before this one, and the signature is that of the
+line without it.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from labhub.transport.curve import CLIENT_KEY, load_key
 MANIFEST = "manifest.jsonl"
 ROOT = "zarr.json"
 PURPOSE = "labhub 2026 recording signature"
-"""Context of BLAKE3's key derivation (section 2.3 of its paper), so that the signature key is of use for nothing else."""
+"""Context of BLAKE3's key derivation (section 2.3 of its paper): the signature key is of use for nothing else."""
 
 
 def signing_key() -> SigningKey:
@@ -49,6 +52,7 @@ class Manifest:
         self._hash = blake3.blake3()
         self._commits = 0
         self._sizes: dict[str, int] = {}
+        self._failed: list[str] = []
         self.nbytes = 0
 
     def chunk(self, key: str, data: Any) -> None:
@@ -57,8 +61,15 @@ class Manifest:
         self._sizes[key] = len(data)
         self._append({"chunk": key, "blake3": blake3.blake3(data).hexdigest(), "nbytes": len(data)})
 
+    def take_back(self, key: str) -> None:
+        """Say that a chunk could not be written after all; it is noted with the next commit, which may have space."""
+        self._failed.append(key)
+
     def commit(self, root: bytes, **facts: object) -> None:
         """Sign everything so far, together with the root metadata that is about to be put in place."""
+        while self._failed:
+            self._append({"chunk": self._failed[-1], "blake3": None, "nbytes": None})
+            self._failed.pop()
         body = {
             "commit": self._commits,
             "root": blake3.blake3(root).hexdigest(),
@@ -76,7 +87,14 @@ class Manifest:
 
     def _append(self, line: dict[str, object]) -> None:
         text = _canonical(line) + b"\n"
-        self._file.write(text)
+        end = self._file.tell()
+        try:
+            if self._file.write(text) != len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), MANIFEST)
+        except OSError:
+            self._file.seek(end)
+            self._file.truncate()
+            raise
         self._hash.update(text)
 
 
@@ -89,7 +107,8 @@ class Proof:
     path : Path
         The store.
     complete : bool
-        Whether it was closed in order; False if the recorder was killed. What was committed before is proven all the same.
+        Whether it was closed in order; False if the recorder was killed. What was committed before is proven all the
+        same.
     public_key : str
         Who signed it (Ed25519, hex).
     own : bool
@@ -171,16 +190,17 @@ def verify(store: str | Path, public_key: str | None = None) -> Proof:
 
 
 def _read_manifest(path: Path) -> _Read:
-    read, running, pending = _Read(), blake3.blake3(), {}
+    read, running = _Read(), blake3.blake3()
+    pending: dict[str, list[str]] = {}
     lines = (path / MANIFEST).read_bytes().splitlines(keepends=True)
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
             if "chunk" in entry:
-                pending.setdefault(str(entry["chunk"]), []).append(str(entry["blake3"]))
+                _note(pending.setdefault(str(entry["chunk"]), []), entry["blake3"])
             else:
                 _check_commit(entry, running.hexdigest())
-                read.chunks |= {key: {hashes[-1]} for key, hashes in pending.items()}
+                read.chunks |= {key: {hashes[-1]} for key, hashes in pending.items() if hashes}
                 pending = {}
                 read.roots.append(str(entry["root"]))
                 read.keys.add(str(entry["public_key"]))
@@ -197,6 +217,16 @@ def _read_manifest(path: Path) -> _Read:
         if key in read.chunks:
             read.chunks[key].update(hashes)
     return read
+
+
+def _note(hashes: list[str], new: str | None) -> None:
+    """Note what a chunk is to become, or that it did not."""
+    if new is not None:
+        hashes.append(str(new))
+    elif not hashes:
+        raise ValueError("takes back a chunk that was not announced")
+    else:
+        hashes.pop()
 
 
 def _check_commit(entry: dict[str, Any], before: str) -> None:

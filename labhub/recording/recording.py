@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import labhub
 from labhub.datablock.config import nanoseconds
 from labhub.errors import ChannelBusy, ChannelNotFound, ClosedError, InvalidArgument, RecordingError
+from labhub.names import did_you_mean
 from labhub.recording.channel import ChannelReader
 from labhub.recording.store import RecordingStore
 from labhub.recording.writer import Queue, Writer
@@ -85,7 +86,7 @@ class Recording:
         self,
         hub: Hub,
         channels: Sequence[str],
-        path: str | Path,
+        path: str | os.PathLike[str],
         *,
         split_nbytes: int | None = None,
         split_seconds: float | None = None,
@@ -194,9 +195,10 @@ class Recording:
                 reader.stop()
         self._thread.join()
         if self._error is not None:
+            stored = sum(self._writer.committed.values())
             raise RecordingError(
-                f"the recording {self.path} ended early: {self._error}. {sum(self._writer.committed.values())} slots are "
-                f"stored and readable, {self._lost} that were read are not; the channels were not touched",
+                f"the recording {self.path} ended early: {self._error}. {stored} slots are stored and readable, "
+                f"{self._lost} that were read are not; the channels were not touched",
                 path=str(self.path),
                 lost=self._lost,
             ) from self._error
@@ -275,8 +277,8 @@ def _matching(hub: Hub, wanted: Sequence[str]) -> list[ChannelInfo]:
     for pattern in wanted:
         mine = {i.name: i for i in there if i.name == pattern or fnmatch.fnmatchcase(i.name, pattern)}
         if not mine:
-            hub.find(pattern)  # says which names come close
-            raise ChannelNotFound(f"no channel matches {pattern!r}", channel=pattern)
+            hint = did_you_mean(pattern, (i.name for i in there)) or "there are no channels"
+            raise ChannelNotFound(f"no channel matches {pattern!r}; {hint}", channel=pattern)
         found |= mine
     if not found:
         raise InvalidArgument("name at least one channel to record; '*' takes all that are there")
@@ -287,10 +289,10 @@ def _attach(hub: Hub, info: ChannelInfo, follow: bool) -> Consumer:
     """Attach a lossless reader, or a lossy one where the channel lets no further lossless reader in."""
     if info.policy != "Latest_only":
         try:
-            return hub.consumer(info.name, mode="lossless", follow=follow)
+            return hub.consumer(info.name, mode="lossless", follow=follow, schema=info.schema)
         except ChannelBusy:
             pass
-    return hub.consumer(info.name, follow=follow)
+    return hub.consumer(info.name, follow=follow, schema=info.schema)
 
 
 def _source(info: ChannelInfo, consumer: Consumer) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import zarr
 from zarr.abc.store import ByteRequest
@@ -40,7 +40,11 @@ class _Noting(WrapperStore[LocalStore]):
 
     async def set(self, key: str, value: Buffer) -> None:
         self.manifest.chunk(key, value.as_numpy_array())
-        await self._store.set(key, value)
+        try:
+            await self._store.set(key, value)
+        except BaseException:
+            self.manifest.take_back(key)
+            raise
 
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
@@ -79,7 +83,7 @@ class RecordingStore:
         It cannot be written.
     """
 
-    def __init__(self, path: Path, attrs: dict[str, Any], compression: str = "zstd") -> None:
+    def __init__(self, path: Path, attrs: dict[str, Any], compression: Literal["zstd", "none"] = "zstd") -> None:
         try:
             path.mkdir(parents=True)
         except FileExistsError:
@@ -88,7 +92,7 @@ class RecordingStore:
             ) from None
         self.path = path
         self._attrs = {ATTRIBUTE: {"version": FORMAT_VERSION, **attrs}}
-        self._compressors = "auto" if compression == "zstd" else None
+        self._compressors: Literal["auto"] | None = "auto" if compression == "zstd" else None
         self._chunks = _Noting(LocalStore(path))
         self._chunks.manifest = self._manifest = Manifest(path, signing_key())
         (path / RESERVE).write_bytes(bytes(RESERVE_NBYTES))

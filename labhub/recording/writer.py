@@ -82,6 +82,7 @@ class Pending:
     counted: int = 0
 
     def add(self, arrival: Arrival) -> None:
+        """Take in one arrival."""
         self.gaps += arrival.gaps
         if arrival.batch is not None:
             self.batches.append(arrival.batch)
