@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import select
-import signal
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from labhub.cli.completion import Broker, channel_names
+from labhub.cli.ending import Ending
 from labhub.cli.exits import ExitCode, write_json
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def record(
     from labhub.hub import connect
 
     splitting = nbytes_of(split_size)
-    with _Ending() as ending, connect(broker) as hub:
+    with Ending() as ending, connect(broker) as hub:
         recording = hub.record(
             *channels, store=store, split_nbytes=splitting, split_seconds=split_seconds, compression=compression
         )
@@ -96,7 +95,7 @@ def verify(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _watch(recording: Recording, seconds: float | None, ending: _Ending) -> None:
+def _watch(recording: Recording, seconds: float | None, ending: Ending) -> None:
     """Show how it goes, until it ends, its time is over, or somebody has had enough; take typed lines as markers."""
     from rich.console import Console
     from rich.live import Live
@@ -115,25 +114,6 @@ def _mark_or_wait(recording: Recording, seconds: float) -> None:
     ready, _, _ = select.select(watched, [], [], seconds)
     if ready and (line := sys.stdin.readline().strip()):
         recording.mark(line)
-
-
-class _Ending:
-    """While inside, the first Ctrl-C or SIGTERM asks for an end in order; the second one interrupts."""
-
-    asked = False
-
-    def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 def _words(status: RecordingStatus) -> str:

@@ -135,3 +135,54 @@ def _encoded(name: str, dims: tuple[str, ...], values: NDArray[Any], attrs: dict
             dims = (*dims, f"{name}_byte")
             values = np.ascontiguousarray(values).view("u1").reshape(*values.shape, values.dtype.itemsize)
     return Rows(name, dims, np.ascontiguousarray(values), attrs)
+
+
+def slots_of(columns: dict[str, NDArray[Any]], schema: Schema, nbytes: NDArray[np.uint64]) -> NDArray[Any]:
+    """Put slots together again from what `rows_of` made of them.
+
+    Parameters
+    ----------
+    columns : dict of str to ndarray
+        The rows of each field.
+    schema : Schema
+    nbytes : ndarray of shape (n_slots,)
+        Committed bytes of each slot.
+
+    Returns
+    -------
+    ndarray of shape (n_slots, *slot_shape)
+        What lies behind a slot's committed length is zero.
+    """
+    n_slots, samples = len(nbytes), samples_per_slot(schema)
+    if TIME not in schema.dims:
+        data = np.zeros((n_slots, *schema.shape), schema.dtype)
+        _fill(data, columns, ...)
+        return data
+    axis = schema.dims.index(TIME)
+    rest = tuple(n for k, n in enumerate(schema.shape) if k != axis)
+    data = np.zeros((n_slots, samples, *rest), schema.dtype)
+    valid = np.full(n_slots, samples)
+    if axis == 0:
+        valid = np.minimum(nbytes.astype(np.int64) // (schema.slot_nbytes // samples), samples)
+    _fill(data, columns, np.arange(samples) < valid[:, None])
+    return np.moveaxis(data, 1, axis + 1)
+
+
+def _fill(data: NDArray[Any], columns: dict[str, NDArray[Any]], where: Any) -> None:
+    """Store each column in its field, a nested one by its dotted name."""
+    for name, values in columns.items():
+        field = data
+        if data.dtype.names is not None:
+            for part in name.split("."):
+                field = field[part]
+        field[where] = _decoded(values, field.dtype)
+
+
+def _decoded(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Undo `_encoded`."""
+    match dtype.kind:
+        case "M" | "m":
+            return values.view(f"{dtype.kind}8[ns]").astype(dtype)
+        case "S" | "V":
+            return np.ascontiguousarray(values).view(dtype)[..., 0]
+    return values.astype(dtype)
