@@ -49,14 +49,16 @@ def replay(
     pace = speed_of(speed)
     console = Console(stderr=True)
     with Ending() as ending, connect(broker) as hub:
-        with play(
-            source, *channels or (), hub=hub, speed=pace, name=name or None, prefix=prefix, times=times
-        ) as running:
-            with Live(console=console, auto_refresh=False, transient=True) as live:
-                while not ending.asked and not running.wait(LOOK_INTERVAL):
-                    status = running.status
-                    if console.is_terminal:
-                        late = f", {status.behind:.1f} s late" if status.behind > 1 else ""
-                        live.update(f"▶ {status.state}: {status.n_slots} of {status.total} slots{late}", refresh=True)
+        with (
+            play(
+                source, *channels or (), hub=hub, speed=pace, name=name or None, prefix=prefix, times=times
+            ) as running,
+            Live(console=console, auto_refresh=False, transient=True) as live,
+        ):
+            while not ending.asked and not running.wait(LOOK_INTERVAL):
+                status = running.status
+                if console.is_terminal:
+                    late = f", {status.behind:.1f} s late" if status.behind > 1 else ""
+                    live.update(f"▶ {status.state}: {status.n_slots} of {status.total} slots{late}", refresh=True)
         status = running.status
     typer.echo(f"{', '.join(running.channels)}: {status.n_slots} of {status.total} slots replayed")
