@@ -12,14 +12,24 @@ from labhub.runtime import ConnectionFile, find_live
 
 if TYPE_CHECKING:
     from labhub.notebook.background import BackgroundProducers
+    from labhub.recording import Recording
+    from labhub.replaying import Replay
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5570"
 
 
 class Session:
-    """Everything that unloading the extension ends. Made once for each shell."""
+    """Everything that unloading the extension ends. Made once for each shell.
+
+    Attributes
+    ----------
+    recording, replay : Recording, Replay or None
+        The last ones that were begun.
+    """
 
     def __init__(self) -> None:
+        self.recording: Recording | None = None
+        self.replay: Replay | None = None
         self._hubs: dict[str, Hub] = {}
         self._brokers: dict[str, contextlib.ExitStack] = {}
         self._producers: BackgroundProducers | None = None
@@ -110,7 +120,7 @@ class Session:
         return self.start_broker(name, endpoint, here)
 
     def close(self) -> None:
-        """End the background producers, the hubs that nobody writes or reads through, and this kernel's brokers."""
+        """End everything; but not a hub that somebody writes or reads through."""
         if os.getpid() != self._pid:
             return  # a forked child: all of it is its parent's
         with contextlib.ExitStack() as stack:
@@ -121,5 +131,8 @@ class Session:
                     stack.callback(hub.close)
             if self._producers is not None:
                 stack.callback(self._producers.close)
+            for running in (self.replay, self.recording):
+                if running is not None:
+                    stack.callback(running.stop)
         self._brokers.clear()
         self._hubs.clear()
