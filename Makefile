@@ -4,10 +4,11 @@ VENV ?= .venv
 TEST_VENV ?= .venv-test
 SECONDS_OF_DEMO ?= 20
 MINUTES ?= 20
+ROUNDS ?= 20
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SOURCES = pyproject.toml $(shell find native labhub/notebook/frontend -type f -not -path '*/node_modules/*')
 
-.PHONY: help demo test quick torture check verify bench-core format clean
+.PHONY: help demo test quick torture check verify bench bench-core format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +36,10 @@ check: $(VENV)/.built  ## style, types, layers, and the stub of the compiled cor
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python -m labhub.testing.stub
+
+bench: $(VENV)/.built  ## labhub, its peers and the limits of this machine, side by side (20 minutes)
+	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[bench]'
+	PYTHONPATH=benchmarks $(VENV)/bin/python -m bench --rounds $(ROUNDS) --chart docs/images/performance.png $(BENCH_FLAGS)
 
 bench-core: $(VENV)/.built  ## what a slot costs in Python, a scan in instructions, a discovery in milliseconds
 	for name in per_slot scan discovery; do $(VENV)/bin/python benchmarks/$$name.py || exit 1; done

@@ -9,11 +9,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 Measure = Callable[[], float]
+Name = TypeVar("Name", bound=Hashable)
+Figure = TypeVar("Figure")
 
 
 def per_call(statement: str, names: dict[str, object], calls: int) -> Measure:
@@ -34,12 +37,16 @@ def per_call(statement: str, names: dict[str, object], calls: int) -> Measure:
     return measure
 
 
-def interleaved(measures: dict[str, Measure], rounds: int) -> dict[str, list[float]]:
-    """Measure each one once in every round, so that a slow minute of the machine hits all of them."""
-    found: dict[str, list[float]] = {name: [] for name in measures}
-    for _ in range(rounds):
-        for name, measure in measures.items():
-            found[name].append(measure())
+def interleaved(measures: Mapping[Name, Callable[[], Figure]], rounds: int) -> dict[Name, list[Figure]]:
+    """Measure each one once in every round, so that a slow minute of the machine hits all of them.
+
+    Every other round goes backwards: nobody is always the one that comes after a certain other.
+    """
+    found: dict[Name, list[Figure]] = {name: [] for name in measures}
+    for number in range(rounds):
+        order = reversed(measures) if number % 2 else iter(measures)
+        for name in order:
+            found[name].append(measures[name]())
     return found
 
 
@@ -55,11 +62,18 @@ def machine() -> dict[str, object]:
     return {"cpu": cpu, "cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
 
 
+def aligned(rows: list[tuple[str, ...]]) -> str:
+    """Return a table for a terminal."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join([first.ljust(widths[0]), *(t.rjust(w) for t, w in zip(rest, widths[1:], strict=True))])
+        for first, *rest in rows
+    )
+
+
 def report(name: str, rows: list[tuple[str, ...]], result: dict[str, object]) -> None:
     """Print a table and write the JSON file named on the command line, or ``NAME.json`` in the temporary directory."""
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    for first, *rest in rows:
-        print("  ".join([first.ljust(widths[0]), *(t.rjust(w) for t, w in zip(rest, widths[1:], strict=True))]))
+    print(aligned(rows))
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.gettempdir(), f"labhub-{name}.json")
     path.write_text(json.dumps({"benchmark": name, "machine": machine(), **result}, indent=2) + "\n")
     print(f"written to {path}")

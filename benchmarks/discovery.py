@@ -1,4 +1,4 @@
-"""How long the broker takes to find a channel, with one channel registered and with 10,000.
+"""How long the broker takes to find a channel, with one channel registered and with up to 10,000.
 
 Run it with ``python benchmarks/discovery.py [RESULT.json]``: a real broker and a real client over loopback, CURVE on.
 """
@@ -16,6 +16,7 @@ from labhub.broker import BrokerConfig, BrokerService
 from labhub.messenger import Messenger, ProducerInfo
 
 QUESTIONS = 2000
+CHANNELS = (1, 10, 100, 1000, 10_000)
 
 
 def register(messenger: Messenger, names: list[str]) -> float:
@@ -48,21 +49,28 @@ def ask(messenger: Messenger, names: list[str]) -> dict[str, float]:
     }
 
 
+def measured() -> dict[int, dict[str, float]]:
+    """Return, for each number of channels, how long discoveries take and registering one channel took."""
+    names = [f"channel.{k:05}" for k in range(CHANNELS[-1])]
+    result = {}
+    config = BrokerConfig(endpoint="tcp://127.0.0.1:0", max_channels_per_key=len(names))
+    with private_directories(), BrokerService(config) as broker, Messenger() as messenger:
+        assert messenger.connect(broker.endpoint, broker.public_key)
+        known = 0
+        for count in CHANNELS:
+            taken = register(messenger, names[known:count])
+            found = ask(messenger, names[:count])
+            result[count] = found | {"registration_ms": taken * 1e3 / (count - known)}
+            known = count
+    return result
+
+
 def main() -> None:
     """Measure and report."""
-    names = [f"channel.{k:05}" for k in range(10_000)]
-    result: dict[str, object] = {"questions": QUESTIONS}
-    rows = [("channels", "median ms", "p99 ms", "max ms")]
-    with private_directories():
-        config = BrokerConfig(endpoint="tcp://127.0.0.1:0", max_channels_per_key=len(names))
-        with BrokerService(config) as broker, Messenger() as messenger:
-            assert messenger.connect(broker.endpoint, broker.public_key)
-            for known in (names[:1], names):
-                taken_s = register(messenger, known)
-                found = ask(messenger, known)
-                result[str(len(known))] = found | {"registration_s": taken_s}
-                rows.append((str(len(known)), *(f"{v:.2f}" for v in found.values())))
-    report("discovery", rows, result)
+    found = measured()
+    rows = [("channels", *(name.replace("_", " ") for name in found[CHANNELS[0]]))]
+    rows += [(str(count), *(f"{v:.2f}" for v in figures.values())) for count, figures in found.items()]
+    report("discovery", rows, {"questions": QUESTIONS, **{str(count): figures for count, figures in found.items()}})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-// A full ring and CONSUMERS lossless readers that do not read: each try_write is one scan of the cursor lines.
+// A full ring and CONSUMERS lossless readers that do not read: each try_write is one scan of the cursor lines. Prints the
+// nanoseconds of one.
+#include <cstdio>
 #include <cstdlib>
 #include <memory>
 
@@ -18,6 +20,9 @@ int main(int n, char** words) {
     consumers.push_back(std::make_unique<Consumer>(words[1], "scan", true, kStartNewest));
   const std::uint8_t slot[64] = {};
   while (producer.try_write(slot, sizeof slot, 0)) continue;
-  for (int k = std::atoi(words[3]); k > 0; --k)
+  const int looks = std::atoi(words[3]);
+  const std::int64_t began = monotonic_ns();
+  for (int k = looks; k > 0; --k)
     if (producer.try_write(slot, sizeof slot, 0)) return 1;
+  std::printf("%.2f\n", static_cast<double>(monotonic_ns() - began) / looks);
 }

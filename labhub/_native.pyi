@@ -81,6 +81,9 @@ class Producer:
     @property
     def closed(self) -> bool: ...
     @property
+    def forked(self) -> bool:
+        """True in a forked child of the process that opened it."""
+    @property
     def claimed(self) -> bool: ...
     def write(self, data: object, timeout_ns: int, evict_after_ns: int, timestamp_ns: int = 0) -> int:
         """Claim, copy, commit one slot from a contiguous buffer of at most `slot_nbytes` bytes; its seq.
@@ -118,7 +121,8 @@ class Consumer:
     `start` is a seq, START_NEWEST (the next slot to be committed), START_OLDEST (as far back as the ring holds) or
     START_LAST (the newest committed slot, if there is one). `schema_hash`, `instance_id` are compared unless empty
     (a segment whose schema hash is 32 zero bytes is undeclared, and matches any), `shared_secret` unless it is 0,
-    `capacity`, `slot_nbytes`, `policy`, `sync_policy`, `checksum_policy` unless None.
+    `capacity`, `slot_nbytes`, `policy`, `sync_policy`, `checksum_policy` unless None. With `busy_poll` its waits use a
+    core up instead of sleeping.
 
     Raises ChannelNotFound, IncompatibleSegment, VersionMismatch, SegmentAccessError, SegmentSpaceError,
     SegmentTokenMismatch, SchemaMismatch, ChannelBusy (lossless and no free cursor line), InvalidName, InvalidArgument.
@@ -139,6 +143,7 @@ class Consumer:
         policy: int | None = None,
         sync_policy: int | None = None,
         checksum_policy: int | None = None,
+        busy_poll: bool = False,
     ) -> None: ...
     @property
     def path(self) -> str: ...

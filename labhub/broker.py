@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import os
 import threading
 import time
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 
 from labhub import liveness
 from labhub.errors import BrokerUnreachable, InvalidArgument, LabHubError
+from labhub.logs import event, get_logger
 from labhub.protocol.broker_state import BrokerState, Outgoing, Peer
 from labhub.protocol.registry import ChannelRegistry, Registration
 from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, AllowList, load_key
@@ -22,7 +22,7 @@ from labhub.transport.router import Router
 
 __all__ = ["DEFAULT_ENDPOINT", "BrokerConfig", "BrokerService", "ChannelRegistry", "Registration"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5570"
 TICK = 1.0
@@ -151,7 +151,8 @@ class BrokerService:
         )
         self.endpoint, self.public_key = self._router.endpoint, key.public if key else ""
         self._started_at = time.monotonic()
-        logger.info("listening on %s", self.endpoint)
+        facts = event("broker_listening", endpoint=self.endpoint, public_key=self.public_key, pid=os.getpid())
+        logger.info("listening on %s", self.endpoint, extra=facts)
         if config.on_ready is not None:
             config.on_ready(self.endpoint, self.public_key)
 
@@ -179,7 +180,7 @@ class BrokerService:
             router.close()
             state.close(time.monotonic())
             os.close(self._wake)
-            logger.info("stopped listening on %s", self.endpoint)
+            logger.info("stopped listening on %s", self.endpoint, extra=event("broker_stopped", endpoint=self.endpoint))
 
     def _answer(self, router: Router, state: BrokerState) -> None:
         for _ in range(BURST):
@@ -189,7 +190,7 @@ class BrokerService:
             try:
                 replies = state.receive(Peer(incoming.routing_id, incoming.key), incoming.frames, time.monotonic())
             except LabHubError:  # a reply that cannot be encoded must not end the service
-                logger.exception("a request could not be answered")
+                logger.exception("a request could not be answered", extra=event("request_failed", key=incoming.key))
                 continue
             self._send(router, replies)
 

@@ -7,6 +7,8 @@ it are attributes, listed per class.
 
 from __future__ import annotations
 
+import errno
+
 
 class LabHubError(Exception):
     """Base of all errors raised by labhub.
@@ -109,7 +111,7 @@ class SegmentAccessError(LabHubError, PermissionError):
 
 
 class SegmentSpaceError(LabHubError, OSError):
-    """The segment does not fit: the file system, the address space or the table of open files is full.
+    """A segment, or what else labhub needs, does not fit: a file system, the memory or the table of open files is full.
 
     Attributes
     ----------
@@ -119,6 +121,22 @@ class SegmentSpaceError(LabHubError, OSError):
 
     needed: int = -1
     free: int = -1
+
+
+_ROOM = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
+    errno.EFBIG: "raise the limit on the size of files: ulimit -f",
+    errno.EMFILE: "close some files, or raise the limit: ulimit -n",
+    errno.ENFILE: "close some files; all of this machine's are in use",
+    errno.ENOMEM: "free some memory, or raise the limit: ulimit -v",
+}
+
+
+def raise_if_exhausted(error: OSError, what: str) -> None:
+    """Raise `SegmentSpaceError` if this is what the kernel says when something is full; `what` says what failed."""
+    if error.errno in _ROOM and not isinstance(error, SegmentSpaceError):
+        raise SegmentSpaceError(f"{what}: {error.strerror}; {_ROOM[error.errno]}") from None
 
 
 class ChannelNotFound(LabHubError, LookupError):

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from labhub.errors import LifecycleError
+from labhub.logs import event
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,8 @@ class _Running:
                     try:
                         module.stop()
                     except Exception:  # the others must stop all the same
-                        logger.exception("lifecycle module %r did not stop cleanly", module.name)
+                        facts = event("module_stop_failed", module=module.name)
+                        logger.exception("lifecycle module %r did not stop cleanly", module.name, extra=facts)
 
 
 _running = _Running()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from labhub import _native
-from labhub.errors import LabHubError
+from labhub.errors import LabHubError, raise_if_exhausted
 
 PRODUCER_LOCK = 1 << 62
 """The byte of a segment that its producer, and before that its creator, holds locked (``kProducerLock``)."""
@@ -20,13 +20,24 @@ PRODUCER_LOCK = 1 << 62
 Verdict = Literal["alive", "dead", "unknown"]
 
 
-@functools.cache
 def boot_id() -> str:
-    """Return the random id of this boot of this machine; empty where the system has none."""
+    """Return the random id of this boot of this machine; empty where the system has none.
+
+    Raises
+    ------
+    SegmentSpaceError
+        If no file can be opened to read it.
+    """
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
+        return _boot_id()
+    except OSError as error:
+        raise_if_exhausted(error, "cannot read this machine's boot id")
         return ""
+
+
+@functools.cache  # of a success only: files that cannot be opened now can be later
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def start_time_of(pid: int) -> float | None:
@@ -34,10 +45,18 @@ def start_time_of(pid: int) -> float | None:
 
     Field 22 of ``/proc/<pid>/stat`` (proc(5)). Since boot, and not since the epoch as psutil gives it: that changes
     when somebody sets the clock, and with it whether a process is still the one that it was.
+
+    Raises
+    ------
+    SegmentSpaceError
+        If no file can be opened to find out: then nobody is dead.
     """
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (OSError, ValueError):
+    except OSError as error:
+        raise_if_exhausted(error, f"cannot look at process {pid}")
+        return None
+    except ValueError:
         return None
     return None if state in "ZX" else int(fields[18]) / os.sysconf("SC_CLK_TCK")
 
@@ -73,9 +92,11 @@ def judge(shm_name: str, metadata: Mapping[str, Any]) -> Verdict:
     that somebody else took the segment over: then the lock is the successor's, and the registered owner is dead.
     """
     instance, epoch = _instance(metadata), metadata.get("epoch")
-    if instance is None or not isinstance(epoch, int) or not is_here(metadata):
+    if instance is None or not isinstance(epoch, int):
         return "unknown"
     try:
+        if not is_here(metadata):
+            return "unknown"
         found = _native.probe(str(metadata["shm_dir"]), shm_name)
     except LookupError:
         return "dead"  # closed and unlinked
@@ -110,8 +131,19 @@ def is_orphan(path: str) -> bool:
     if descriptor is None:
         return False
     try:
-        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK))
-        return bool(struct.unpack(FLOCK, found)[0] == fcntl.F_UNLCK)
+        return _is_free(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def holds_producer(descriptor_path: str) -> bool:
+    """Whether a living process holds the producer's lock of an open file, given as a path in ``/proc/<pid>/fd``."""
+    try:
+        descriptor = os.open(descriptor_path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return not _is_free(descriptor)
     finally:
         os.close(descriptor)
 
@@ -139,6 +171,12 @@ FLOCK = "hhqqi0q"
 
 def _flock(kind: int) -> bytes:
     return struct.pack(FLOCK, kind, os.SEEK_SET, PRODUCER_LOCK, 1, 0)
+
+
+def _is_free(descriptor: int) -> bool:
+    """Whether nobody holds the producer's lock of an open segment."""
+    found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK))
+    return bool(struct.unpack(FLOCK, found)[0] == fcntl.F_UNLCK)
 
 
 def _opened(path: str) -> int | None:

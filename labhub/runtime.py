@@ -1,10 +1,12 @@
-"""Where a running broker can be found: the connection file in the runtime directory."""
+"""What is in the runtime directory: connection files, where running brokers are found, and files of kernels."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +15,16 @@ from pathlib import Path
 import msgspec
 
 from labhub import __version__, liveness
-from labhub.errors import LabHubError, SegmentAccessError
+from labhub.errors import LabHubError, raise_if_exhausted
 from labhub.names import NAME, check_name
+from labhub.private import private_directory
+
+LOOK_INTERVAL = 0.02
+"""How often a change in the runtime directory is looked for (in seconds)."""
+HOLDER_PATIENCE = 2.0
+"""How long a broker may hold its lock without a connection file, before it is taken for one that runs (in seconds)."""
+
+KERNELS = re.compile(r"(labhub-)?kernels-(?P<pid>\d+)-(?P<start>\d+\.\d+)(-\w+)?")
 
 
 class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,13 +79,20 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
         ------
         SegmentAccessError
             If the runtime directory is not private.
+        SegmentSpaceError
+            If it is full; nothing is left there then.
         """
         path = path_of(self.name)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(self), indent=1))
-        os.replace(temporary, path)
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(self), indent=1))
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise_if_exhausted(error, f"cannot write {path}")
+            raise
         return path
 
     def remove(self) -> None:
@@ -104,14 +121,9 @@ def runtime_directory() -> Path:
     Raises
     ------
     SegmentAccessError
-        If it belongs to somebody else or is open to others.
+        As `private_directory`.
     """
-    path = runtime_path()
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = path.stat()
-    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
-        raise SegmentAccessError(f"{path} must be yours alone; run: chmod 700 '{path}'", path=str(path))
-    return path
+    return private_directory(runtime_path())
 
 
 def path_of(name: str) -> Path:
@@ -137,46 +149,111 @@ def connection_files() -> list[Path]:
 
 
 def find(name: str = "default") -> ConnectionFile | None:
-    """Return the connection file of a broker; None if there is none, or what is there is not one."""
+    """Return the connection file of a broker; None if there is none, or what is there is not one.
+
+    Raises
+    ------
+    SegmentSpaceError
+        If no file can be opened to find out.
+    """
     path = path_of(name)
     try:
         return msgspec.json.decode(path.read_bytes(), type=ConnectionFile)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except OSError as error:
+        raise_if_exhausted(error, f"cannot read {path}")
+        return None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 
 def find_live(name: str = "default") -> ConnectionFile | None:
-    """Return the connection file of a broker whose process runs, else None."""
+    """Return the connection file of a broker whose process runs, else None; raises as `find`."""
     found = find(name)
     return found if found is not None and found.alive else None
+
+
+def kernel_directory() -> Path:
+    """Return the directory for the kernels that this process starts; it may not be there."""
+    return runtime_directory() / f"kernels-{os.getpid()}-{liveness.start_time_of(os.getpid())}"
+
+
+def socket_directory() -> Path:
+    """Make a directory for their sockets, where the path of `kernel_directory` is too long for a socket's."""
+    return Path(tempfile.mkdtemp(prefix=f"labhub-{kernel_directory().name}-"))
+
+
+def abandoned_directories() -> list[Path]:
+    """Return the directories of both kinds whose processes have died."""
+    found = [*runtime_directory().glob("kernels-*"), *Path(tempfile.gettempdir()).glob("labhub-kernels-*")]
+    return sorted(path for path in found if is_abandoned(path))
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether a directory was made by `kernel_directory` or `socket_directory`, in a process of yours that has died."""
+    named = KERNELS.fullmatch(path.name)
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    if named is None or not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        return False
+    return str(liveness.start_time_of(int(named["pid"]))) != named["start"]
 
 
 @contextmanager
 def claimed(name: str) -> Iterator[None]:
     """Hold the lock file of a broker's name, which the kernel releases whatever happens to this process.
 
+    A holder that cannot be found is a broker that is just starting, or just dying: it is waited for, so that the first
+    can be named, and the second does not keep its successor from starting.
+
     Raises
     ------
     LabHubError
         A broker of that name runs already.
+    SegmentSpaceError
+        There is no room for the file.
     """
     path = path_of(name).with_suffix(".lock")
+    deadline = time.monotonic() + HOLDER_PATIENCE
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise_if_exhausted(error, f"cannot create {path}")
+            raise
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise _already_running(name) from None
+            if find_live(name) is not None or time.monotonic() > deadline:
+                raise _already_running(name) from None
+            time.sleep(LOOK_INTERVAL)
+            continue
         # The holder before us may have unlinked the file between our open and our lock.
         if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
             break
         os.close(descriptor)
+    _claims.add(descriptor)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+        if descriptor in _claims:  # not in a forked child: the name is its parent's
+            path.unlink(missing_ok=True)
+            _claims.remove(descriptor)
+            os.close(descriptor)
+
+
+_claims: set[int] = set()
+
+
+def _forget_claims() -> None:
+    """In a forked child: give up its copies, with which a name would be taken for as long as the child lives."""
+    while _claims:
+        os.close(_claims.pop())
+
+
+os.register_at_fork(after_in_child=_forget_claims)
 
 
 def _already_running(name: str) -> LabHubError:

@@ -106,8 +106,10 @@ TRUST = [
     one(
         "MAPPED_BEFORE_THE_CHECK",
         "segment.hpp",
-        "check_header(early, early.geometry.magic.load(std::memory_order_relaxed), size, path);",
+        "check_header(early, early.geometry.magic.load(std::memory_order_relaxed), size, path);\n"
+        "  refuse_holes(o, path);",
         "(void)early;",
     ),
+    one("HOLES_BELIEVED", "segment.hpp", "  refuse_holes(o, path);\n", ""),
 ]
 """Found by `header_fuzz`."""

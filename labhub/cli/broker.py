@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,6 +28,19 @@ Listen = Annotated[
         help="Where to listen; port 0 is any. If the default port is taken, any other is used. Other interfaces than "
         "the loopback demand enrolled client keys.",
     ),
+]
+
+
+class LogForm(StrEnum):
+    """How a broker logs."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+LogFormat = Annotated[
+    LogForm,
+    typer.Option("--log-format", help="Log warnings as text, or everything as one JSON object a line, to stderr."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
 
@@ -93,17 +107,29 @@ def describe(running: ConnectionFile, channels: list[str]) -> dict[str, Any]:
 
 
 @app.command("run", epilog=example("labhub broker run --listen tcp://127.0.0.1:0"))
-def run_in_foreground(name: Name = "default", listen: Listen = DEFAULT_LISTEN) -> None:
+def run_in_foreground(
+    name: Name = "default", listen: Listen = DEFAULT_LISTEN, log_format: LogFormat = LogForm.TEXT
+) -> None:
     """Run a broker in this terminal, until Ctrl-C or SIGTERM."""
-    import logging
-
     from labhub.hub import named_broker
 
-    logging.basicConfig(format="[%(levelname)s] %(name)s: %(message)s", level=logging.WARNING)
-    with named_broker(name, listen, announce) as service:
+    log_to_stderr(log_format)
+    with named_broker(name, listen, announce if log_format is LogForm.TEXT else None) as service:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: service.stop())
         service.run()
+
+
+def log_to_stderr(form: LogForm) -> None:
+    """Log what happens: warnings for people, or everything but debugging for programs."""
+    import logging
+
+    from labhub.logs import JsonFormatter
+
+    text = logging.Formatter("[%(levelname)s] %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(text if form is LogForm.TEXT else JsonFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING if form is LogForm.TEXT else logging.INFO)
 
 
 def announce(endpoint: str, public_key: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,8 @@ class Batch:
         """Return the fields as an `xarray.Dataset` along ``time``.
 
         Each field is a data variable (a plain dtype gives one called ``value``) with its unit in ``attrs["units"]``;
-        ``seq`` is a coordinate. Slots that are blocks of samples are joined along their ``time`` axis, and each sample
+        ``seq`` is a coordinate, and a field of the name of a coordinate or dim gets an underscore behind it
+        (``time_``). Slots that are blocks of samples are joined along their ``time`` axis, and each sample
         has its own time: the slot's timestamp is that of its last sample, the others follow from the sample rate.
 
         Returns
@@ -103,10 +105,13 @@ class Batch:
         else:
             data, time, seq, dims = self.data, self.time, self.seq, (TIME, *dims)
         variables = {}
-        for name, column in _columns(data):
+        columns = _columns(data)
+        taken = {"seq", *dims, *(name for name, _ in columns)}
+        for name, column in columns:
             extra = tuple(f"{name}_{k}" for k in range(column.ndim - len(dims)))
             unit = schema.units.get(name.split(".")[0])
-            variables[name] = ((*dims, *extra), column, {"units": unit} if unit else {})
+            shown = _beside(name, taken) if name == "seq" or name in dims else name
+            variables[shown] = ((*dims, *extra), column, {"units": unit} if unit else {})
         coordinates = {TIME: time, "seq": (TIME, seq)}
         return xr.Dataset(variables, coordinates, {"channel": self.channel, **schema.attrs})
 
@@ -267,3 +272,10 @@ def _columns(data: NDArray[Any], path: str = "") -> list[tuple[str, NDArray[Any]
     if data.dtype.names is None:
         return [(path or VALUE, data)]
     return [c for name in data.dtype.names for c in _columns(data[name], f"{path}.{name}" if path else name)]
+
+
+def _beside(name: str, taken: Container[str]) -> str:
+    """Return a name with as many underscores behind it as it takes to be another one than those that are taken."""
+    while name in taken:
+        name += "_"
+    return name

@@ -473,6 +473,7 @@ def open_consumer(
     start: Start = "newest",
     instance_id: bytes = b"",
     shared_secret: int = 0,
+    busy_poll: bool = False,
 ) -> DataBlockConsumer:
     """Attach to the segment of a channel.
 
@@ -492,6 +493,8 @@ def open_consumer(
         Attach only to this incarnation of the segment (16 bytes; empty for any).
     shared_secret : int
         Attach only to a segment with this secret (0 for any).
+    busy_poll : bool
+        Poll instead of sleeping; `Hub.consumer` says what that gives and costs.
 
     Returns
     -------
@@ -514,6 +517,7 @@ def open_consumer(
         slot_nbytes=None if schema is None else schema.slot_nbytes,
         instance_id=instance_id,
         shared_secret=shared_secret,
+        busy_poll=busy_poll,
     )
     return DataBlockConsumer(native, name, schema or Schema.raw(native.slot_nbytes), mode)
 

@@ -18,7 +18,7 @@ from labhub.schema import Schema
 if TYPE_CHECKING:
     import xarray as xr
 
-ASYNC_SLICE = 0.1
+ASYNC_SLICE = 0.05
 """How long (in seconds) a cancelled ``async for`` may still sit in the executor."""
 
 

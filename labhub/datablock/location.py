@@ -10,6 +10,8 @@ from pathlib import Path
 
 import platformdirs
 
+from labhub.errors import InvalidArgument
+from labhub.logs import event
 from labhub.names import check_name
 
 logger = logging.getLogger(__name__)
@@ -28,9 +30,15 @@ def segment_directory(broker_name: str = "default") -> str:
     ------
     InvalidName
         If the broker's name cannot be a file name.
+    InvalidArgument
+        If the variable is no text, which the broker could not pass on to others.
     """
     check_name(broker_name, "broker")
     base = os.environ.get("LABHUB_SHM_DIR") or _default_base()
+    try:
+        base.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"LABHUB_SHM_DIR is not UTF-8: {os.fsencode(base)!r}") from None
     return os.path.join(os.path.abspath(base), broker_name)
 
 
@@ -40,7 +48,11 @@ def _default_base() -> str:
     if shm.is_dir() and os.access(shm, os.W_OK | os.X_OK):
         return str(shm / f"labhub-{os.getuid()}")
     fallback = str(Path(platformdirs.user_cache_dir("labhub")) / "segments")
-    logger.warning("/dev/shm cannot be written; segments go to %s (set LABHUB_SHM_DIR to choose)", fallback)
+    logger.warning(
+        "/dev/shm cannot be written; segments go to %s (set LABHUB_SHM_DIR to choose)",
+        fallback,
+        extra=event("segments_elsewhere", directory=str(fallback)),
+    )
     Path(fallback).parent.mkdir(parents=True, exist_ok=True)
     return fallback
 
@@ -57,7 +69,17 @@ def default_capacity(slot_nbytes: int, directory: str) -> int:
 
 
 def _file_system_nbytes(directory: str) -> int:
+    return shutil.disk_usage(existing(directory)).total
+
+
+def free_nbytes(directory: str) -> int:
+    """Return how many bytes are free where a segment directory is, or will be."""
+    return shutil.disk_usage(existing(directory)).free
+
+
+def existing(directory: str | Path) -> Path:
+    """Return a directory, or the closest one above it that is there."""
     path = Path(directory)
     while not path.exists() and path != path.parent:
         path = path.parent
-    return shutil.disk_usage(path).total
+    return path

@@ -27,7 +27,7 @@ from labhub.datablock.config import (
 from labhub.datablock.encode import as_bytes, as_slot, as_slots
 from labhub.datablock.location import default_capacity, segment_directory
 from labhub.datablock.writing import WriteHandle, WriteSlot
-from labhub.errors import BackpressureTimeout, ClosedError, InvalidArgument
+from labhub.errors import BackpressureTimeout, ClosedError, ForkedProcessError, InvalidArgument
 from labhub.names import check_name
 from labhub.schema import Schema
 
@@ -232,7 +232,13 @@ class DataBlockProducer:
         dict of str to int
             ``written`` (slots), ``bytes_written``, ``aborts``, ``evictions``, ``timeouts``, ``takeovers``, ``blocked``
             (how often a write waited), ``blocked_ns`` (for how long altogether) and ``consumers``.
+
+        Raises
+        ------
+        ClosedError, ForkedProcessError
         """
+        if self._native.forked:
+            raise ForkedProcessError(f"{self.name!r} was opened by the parent process; open it anew in the child")
         if self.closed:
             raise ClosedError(f"the producer of {self.name!r} was closed; ask for its stats before that")
         report = _native.probe(self.directory, self.name)

@@ -12,7 +12,7 @@ from labhub import _native
 from labhub.datablock import checksums
 from labhub.datablock.batch import SLOT_HEADER, Batch
 from labhub.datablock.config import ChecksumPolicy, nanoseconds
-from labhub.errors import ClosedError, InvalidArgument, StreamError, TimeoutExpired
+from labhub.errors import ClosedError, ForkedProcessError, InvalidArgument, StreamError, TimeoutExpired
 
 if TYPE_CHECKING:
     from labhub.datablock.consumer import DataBlockConsumer
@@ -52,21 +52,21 @@ class ReadSlot:
         """
         consumer = self._consumer
         native = consumer._native
-        seq = native.acquire(consumer.mode == "latest", nanoseconds(self._timeout))
-        if seq == _native.STREAM_ENDED:
-            raise EOFError(f"the stream of {consumer.name!r} has ended")
-        if seq < 0:
-            raise TimeoutExpired(f"no new slot on {consumer.name!r} within {self._timeout} s")
-        try:
+        try:  # Ctrl-C can also come when the slot is open already
+            seq = native.acquire(consumer.mode == "latest", nanoseconds(self._timeout))
+            if seq == _native.STREAM_ENDED:
+                raise EOFError(f"the stream of {consumer.name!r} has ended")
+            if seq < 0:
+                raise TimeoutExpired(f"no new slot on {consumer.name!r} within {self._timeout} s")
             self._header = header = np.frombuffer(native.header(), SLOT_HEADER)[0]
+            self.seq = seq
+            self.epoch = int(header["epoch"])
+            self.nbytes = int(header["nbytes"])
+            self.timestamp_ns = int(header["timestamp_ns"])
+            self.array = consumer._view(seq % consumer.capacity)
         except BaseException:
             _release_quietly(native)
             raise
-        self.seq = seq
-        self.epoch = int(header["epoch"])
-        self.nbytes = int(header["nbytes"])
-        self.timestamp_ns = int(header["timestamp_ns"])
-        self.array = consumer._view(seq % consumer.capacity)
         return self
 
     @property
@@ -118,7 +118,7 @@ def _release_quietly(native: _native.Consumer) -> None:
     """Release a slot on the way out of another error, which is the one to report."""
     try:
         native.release()
-    except (StreamError, ClosedError, InvalidArgument):
+    except (StreamError, ClosedError, ForkedProcessError, InvalidArgument):
         return
 
 

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import psutil
-
-from labhub import __version__, runtime
+from labhub import __version__, liveness, runtime
 from labhub.doctor.finding import Finding, command, dead
+from labhub.doctor.live import is_stopped
 from labhub.errors import AuthenticationError, LabHubError, SegmentAccessError
 from labhub.messenger import Messenger
 from labhub.names import NAME
@@ -77,25 +76,25 @@ class Brokers:
             return
         for entry in entries:
             self.registered[str(entry.metadata.get("instance_id"))] = entry.channel_name
+            if _segment_is_gone(entry):
+                what = f"registered by process {entry.producer_pid}, but its segment is gone; it is forgotten soon"
+                yield Finding("channels", "note", entry.channel_name, what)
             if entry.liveness == "stalled":
                 what = f"its producer, process {entry.producer_pid}, lives but is silent: stopped, or very busy"
                 fix = command("kill", "-CONT", str(entry.producer_pid))
                 yield Finding("channels", "note", entry.channel_name, what, fix)
 
 
+def _segment_is_gone(entry: ChannelEntry) -> bool:
+    return liveness.is_here(entry.metadata) and not (Path(entry.metadata["shm_dir"]) / entry.shm_name).exists()
+
+
 def _silent(broker: ConnectionFile, error: LabHubError) -> Finding:
-    if _is_stopped(broker.pid):
+    if is_stopped(broker.pid):
         what = f"does not answer: its process {broker.pid} is stopped"
         return Finding(CHECK, "problem", broker.name, what, command("kill", "-CONT", str(broker.pid)))
     why = "keys do not match" if isinstance(error, AuthenticationError) else "does not answer"
     return Finding(CHECK, "problem", broker.name, f"{why}: {error}", _restart(broker.name))
-
-
-def _is_stopped(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
-    except psutil.Error:
-        return False
 
 
 def _entries(broker: ConnectionFile) -> list[ChannelEntry]:

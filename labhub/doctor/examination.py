@@ -7,6 +7,7 @@ from dataclasses import replace
 from labhub.doctor.brokers import Brokers
 from labhub.doctor.finding import Finding
 from labhub.doctor.keys import examine_keys
+from labhub.doctor.leftovers import examine_leftovers
 from labhub.doctor.places import examine_limits, examine_places, examine_space
 from labhub.doctor.segments import examine_segments
 
@@ -28,6 +29,7 @@ def examine() -> list[Finding]:
         *examine_keys(),
         *brokers.examine(),
         *examine_segments(brokers.registered),
+        *examine_leftovers(),
     ]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from labhub.datablock.location import SMALL_SHM, segment_directory
+from labhub.datablock.location import SMALL_SHM, existing, segment_directory
 from labhub.doctor.finding import Finding, command
 from labhub.runtime import runtime_path
 from labhub.transport.curve import data_directory
@@ -81,14 +81,12 @@ def examine_space() -> Iterator[Finding]:
     if not os.environ.get("LABHUB_SHM_DIR") and not base.is_relative_to("/dev/shm"):
         what = "used because /dev/shm cannot be written; name a directory in memory yourself"
         yield Finding("shared memory", "problem", str(base), what, "export LABHUB_SHM_DIR=DIRECTORY")
-    existing = base
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    kind = _file_system(existing)
+    place = existing(base)
+    kind = _file_system(place)
     if kind and kind not in MEMORY:
         what = f"on {kind}, a disk and no memory: slow, and it wears the disk"
         yield Finding("shared memory", "note", str(base), what, "export LABHUB_SHM_DIR=/dev/shm/DIRECTORY")
-    yield from _space(base, *shutil.disk_usage(existing))
+    yield from _space(base, *shutil.disk_usage(place))
 
 
 def _space(base: Path, total: int, used: int, free: int) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from labhub import liveness
 from labhub.datablock.diagnostics import Diagnosis, diagnose
 from labhub.doctor.finding import Finding, command, dead
+from labhub.doctor.live import examine_live
 from labhub.doctor.places import broker_directories
 from labhub.errors import ChannelNotFound, IncompatibleSegment, LabHubError, SegmentAccessError, VersionMismatch
 from labhub.names import NAME
@@ -26,10 +27,9 @@ def examine_segments(registered: Registered) -> Iterator[Finding]:
     live = 0
     for directory in broker_directories():
         for path in _files(directory):
-            found = _file(path, registered)
-            live += found is None
-            if found is not None:
-                yield found
+            findings = list(_file(path, registered))
+            live += all(finding.check == "channels" for finding in findings)
+            yield from findings
     yield Finding(CHECK, "ok", "live segments", str(live))
 
 
@@ -42,27 +42,38 @@ def _files(directory: Path) -> list[Path]:
         return []
 
 
-def _file(path: Path, registered: Registered) -> Finding | None:
-    """Judge one file; None if it is in use, or gone."""
+def _file(path: Path, registered: Registered) -> Iterator[Finding]:
+    """Judge one file; nothing is found of one that is in good use, or gone."""
     try:
         status = path.lstat()
     except OSError:
-        return None
+        return
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
         severity = "problem" if NAME.fullmatch(path.name) else "note"
         what = "not a file of yours; no channel can have this name" if severity == "problem" else "not a file of yours"
-        return Finding(CHECK, severity, str(path), what + "; it is left alone", command("rm", path))  # type: ignore[arg-type]
-    if path.name.startswith(".") and path.name.endswith(".tmp"):
-        return _temporary(path)
-    if not NAME.fullmatch(path.name):
-        return Finding(CHECK, "note", str(path), "a foreign file; it is left alone")
+        yield Finding(CHECK, severity, str(path), what + "; it is left alone", command("rm", path))  # type: ignore[arg-type]
+    elif path.name.startswith(".") and path.name.endswith(".tmp"):
+        if liveness.is_orphan(str(path)):  # its maker holds the lock while it lives
+            what = "the beginning of a segment, whose maker died"
+            yield dead("temporaries", path, what, partial(liveness.unlink_orphan, str(path)))
+    elif not NAME.fullmatch(path.name):
+        yield Finding(CHECK, "note", str(path), "a foreign file; it is left alone")
+    else:
+        yield from _segment(path, registered)
+
+
+def _segment(path: Path, registered: Registered) -> Iterator[Finding]:
     try:
         found = diagnose(path.name, str(path.parent), slots=False)
     except ChannelNotFound:
-        return None
+        return
     except LabHubError as error:
-        return _unreadable(path, error)
-    return None if found.alive else _dead(path, found, registered)
+        yield _unreadable(path, error)
+        return
+    if found.alive:
+        yield from examine_live(found, known=found.instance_id in registered)
+    else:
+        yield _dead(path, found, registered)
 
 
 def _unreadable(path: Path, error: LabHubError) -> Finding:
@@ -78,19 +89,20 @@ def _unreadable(path: Path, error: LabHubError) -> Finding:
     return Finding(CHECK, "problem", str(path), what)
 
 
-def _temporary(path: Path) -> Finding | None:
-    """Judge the beginning of a segment; its maker holds the lock while it lives."""
-    if not liveness.is_orphan(str(path)):
-        return None
-    what = "the beginning of a segment, whose maker died"
-    return dead("temporaries", path, what, partial(liveness.unlink_orphan, str(path)))
-
-
 def _dead(path: Path, found: Diagnosis, registered: Registered) -> Finding:
-    state = f"its producer, process {found.pid}, is dead ({found.nbytes / 1e6:.1f} MB)"
+    half = " in the middle of a write (nobody can read that slot)" if _half_written(path) else ""
+    state = f"its producer, process {found.pid}, is dead{half} ({found.nbytes / 1e6:.1f} MB)"
     if channel := registered.get(found.instance_id):
         what = f"{state}; the broker removes channel {channel!r} in 10 seconds, unless a producer takes it over"
         return Finding(CHECK, "note", str(path), what)
     instance = bytes.fromhex(found.instance_id)
     remedy = partial(liveness.unlink_dead, str(path.parent), path.name, instance)
     return dead(CHECK, path, f"{state}, and no broker knows it", remedy)
+
+
+def _half_written(path: Path) -> bool:
+    """Whether a slot was being written when the producer died. Its successor writes that one anew."""
+    try:
+        return diagnose(path.name, str(path.parent)).slots["writing"] > 0
+    except LabHubError:  # taken over or removed meanwhile
+        return False

@@ -6,6 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +17,7 @@ from labhub.datablock.iteration import Batches, Datasets, batches_of
 from labhub.datablock.quota import Quota
 from labhub.datablock.reading import ReadSlot
 from labhub.errors import ClosedError, ConcurrentUseError, StreamError, TimeoutExpired
-from labhub.hub.lease import Lease
+from labhub.hub.lease import WITHDRAW_TIMEOUT, Lease
 from labhub.schema import Schema
 
 if TYPE_CHECKING:
@@ -334,12 +335,16 @@ class Consumer:
         ConcurrentUseError
             Another thread is inside some other call, and did not leave it within a second.
         """
+        if (confirmation := self.release()) is not None:
+            wait([confirmation], WITHDRAW_TIMEOUT)
+
+    def release(self) -> Future[None] | None:
+        """Close it without waiting for the broker's confirmation, which is returned if there will be one."""
         self._closing.set()
         deadline = time.monotonic() + CLOSE_TIMEOUT
         while True:
             try:
-                self._lease.close()
-                return
+                return self._lease.release()
             except ConcurrentUseError:
                 if time.monotonic() > deadline:
                     raise

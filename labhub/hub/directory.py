@@ -31,6 +31,7 @@ from labhub.errors import (
 from labhub.hub.channels import directory_of, schema_of
 from labhub.hub.lease import Lease
 from labhub.hub.mismatch import conflict, conflict_of, falsely_declared, unexpected
+from labhub.logs import event
 from labhub.messenger import Messenger, ProducerInfo
 from labhub.names import check_name
 from labhub.protocol.messages import ChannelEntry
@@ -179,6 +180,7 @@ class Directory:
         *,
         expected: Schema | None = None,
         counted: bool = True,
+        busy_poll: bool = False,
     ) -> tuple[DataBlockConsumer, Lease]:
         """Find a channel and attach a reader to it.
 
@@ -193,7 +195,7 @@ class Directory:
         while True:
             entry = self.find(channel, timeout)
             try:
-                return self._attach_to(entry, mode, start, expected, counted)
+                return self._attach_to(entry, mode, start, expected, counted, busy_poll)
             except (ChannelNotFound, SegmentTokenMismatch):
                 # It was closed or replaced after the broker heard of it; the news arrives in a moment.
                 if not _reachable(entry) or time.monotonic() > deadline:
@@ -201,7 +203,7 @@ class Directory:
             time.sleep(POLL_INTERVAL)
 
     def attach_to_successor(
-        self, channel: str, mode: Mode, ended: bytes, expected: Schema | None
+        self, channel: str, mode: Mode, ended: bytes, expected: Schema | None, busy_poll: bool
     ) -> tuple[DataBlockConsumer, Lease] | None:
         """Attach to another incarnation of a channel than the one with the instance id `ended`; None if there is none.
 
@@ -211,12 +213,12 @@ class Directory:
             entry = self._messenger.query(channel, timeout=1.0)
             if entry is None or entry.metadata.get("instance_id") in (None, ended.hex()):
                 return None
-            return self._attach_to(entry, mode, 0, expected, counted=True)
+            return self._attach_to(entry, mode, 0, expected, counted=True, busy_poll=busy_poll)
         except (BrokerUnreachable, ChannelNotFound, SegmentTokenMismatch):
             return None
 
     def _attach_to(
-        self, entry: ChannelEntry, mode: Mode, start: Start, expected: Schema | None, counted: bool
+        self, entry: ChannelEntry, mode: Mode, start: Start, expected: Schema | None, counted: bool, busy_poll: bool
     ) -> tuple[DataBlockConsumer, Lease]:
         declared = schema_of(entry.metadata)
         if expected is not None and (error := unexpected(entry, expected, declared)):
@@ -230,6 +232,7 @@ class Directory:
                 mode=mode,
                 start=start,
                 instance_id=_instance_of(entry),
+                busy_poll=busy_poll,
             )
         except SchemaMismatch:
             assert declared is not None  # raw bytes are not compared
@@ -316,7 +319,9 @@ def _instance_of(entry: ChannelEntry) -> bytes:
 
 
 def _tell_corrupt(messenger: Messenger, channel: str, seq: int) -> None:
-    logger.error("slot %d of channel %s is corrupt", seq, channel)
+    logger.error(
+        "slot %d of channel %s is corrupt", seq, channel, extra=event("slot_corrupt", channel=channel, seq=seq)
+    )
     with contextlib.suppress(BrokerUnreachable, ForkedProcessError):  # its reader is told in any case
         messenger.report_checksum_error(channel, seq)
 

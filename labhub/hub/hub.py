@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
@@ -15,16 +16,18 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from labhub import runtime
 from labhub.datablock.config import Checksum, checksum_policy_of, nanoseconds
 from labhub.datablock.consumer import Mode, Start
-from labhub.datablock.location import segment_directory
+from labhub.datablock.location import free_nbytes, segment_directory
 from labhub.datablock.producer import Lossless
 from labhub.errors import BrokerUnreachable, ClosedError, ForkedProcessError, InvalidArgument, MissingDependency
 from labhub.hub.channels import Channel, ChannelInfo
 from labhub.hub.consumers import Attached, Consumer
 from labhub.hub.directory import Directory
+from labhub.hub.lease import WITHDRAW_TIMEOUT
 from labhub.hub.local_broker import running_broker, start_broker
 from labhub.hub.producers import Producer, Wanted, announce_replacement
+from labhub.hub.status import ConsumerStatus, HubStatus, ProducerStatus
 from labhub.hub.watching import Watch
-from labhub.messenger import Messenger, Status
+from labhub.messenger import Messenger
 from labhub.names import check_name
 from labhub.schema import Schema
 
@@ -148,9 +151,33 @@ class Hub:
         return all(p.closed for p in self._producers.values()) and all(c.closed for c in self._consumers)
 
     @property
-    def status(self) -> Status:
-        """``"connected"``, ``"connecting"``, ``"disconnected"`` or ``"unauthorized"``. Data flows in any case."""
-        return self._messenger.status
+    def connected(self) -> bool:
+        """Whether the broker can be reached now; cheaper than `status`."""
+        return self._messenger.status == "connected"
+
+    @property
+    def status(self) -> HubStatus:
+        """``"connected"``, ``"connecting"``, ``"disconnected"`` or ``"unauthorized"``, and the facts behind it.
+
+        Its own producers, consumers and refused channels are in it. The broker is not asked, so it is there at once.
+        """
+        connection = self._messenger.connection
+        if connection is None:
+            return HubStatus("disconnected")
+        return HubStatus(
+            connection.status,
+            connection.endpoint,
+            connection.since_s,
+            connection.reconnects,
+            tuple(
+                ProducerStatus.of(producer, registered=channel in connection.registered)
+                for channel, producer in sorted(self._producers.items())
+                if not producer.closed
+            ),
+            tuple(ConsumerStatus.of(c) for c in sorted(self._consumers, key=lambda c: c.channel) if not c.closed),
+            connection.rejected,
+            free_nbytes(segment_directory(self.name)),
+        )
 
     def producer(
         self,
@@ -251,6 +278,7 @@ class Hub:
         timeout: float | None = None,
         follow: bool = False,
         schema: Schema | None = None,
+        busy_poll: bool = False,
     ) -> Consumer:
         """Attach a reader to a channel.
 
@@ -270,6 +298,10 @@ class Hub:
             marks the seam.
         schema : Schema, optional
             What the slots must look like; whatever the producer has declared unless given.
+        busy_poll : bool
+            Look for the next slot again and again instead of sleeping until the producer wakes the reader: a delay of
+            about a microsecond instead of some tens, for a whole CPU core while it waits, in every reader that does so.
+            Worth it for a control loop on a core of its own; never with fewer cores than busy processes.
 
         Returns
         -------
@@ -291,11 +323,11 @@ class Hub:
         if schema is not None and not isinstance(schema, Schema):
             raise InvalidArgument(f"schema is a labhub.Schema, not {type(schema).__name__}; Schema.infer makes one")
         patience = self._timeout if timeout is None else timeout
-        attached = self._directory.attach(channel, mode, start, patience, expected=schema)
+        attached = self._directory.attach(channel, mode, start, patience, expected=schema, busy_poll=busy_poll)
 
         def reattach(ended: bytes) -> Attached | None:
             self._check()
-            return self._directory.attach_to_successor(channel, mode, ended, schema)
+            return self._directory.attach_to_successor(channel, mode, ended, schema, busy_poll)
 
         consumer = Consumer(channel, attached, reattach if follow else None, self)
         self._consumers.add(consumer)
@@ -472,15 +504,26 @@ class Hub:
         if not self.usable:
             return
         self._closed = True
-        # The last one first; whatever one of them raises, the others are closed, too.
+        confirmations: list[Future[None]] = []
+
+        def release(end: Producer | Consumer) -> None:
+            if (confirmation := end.release()) is not None:
+                confirmations.append(confirmation)
+
+        def confirm(kind: type[BaseException] | None, *_: object) -> None:
+            if kind is None:  # whoever interrupts a close does not want to wait
+                wait(confirmations, WITHDRAW_TIMEOUT)
+
+        # The last one first; whatever one of them raises, the others are closed, too. All together are waited for.
         with ExitStack() as stack:
             stack.callback(self._messenger.disconnect)
+            stack.push(confirm)
             for watch in list(self._watches):
                 stack.callback(watch.close)
             for consumer in list(self._consumers):
-                stack.callback(consumer.close)
+                stack.callback(release, consumer)
             for producer in list(self._producers.values()):
-                stack.callback(producer.close)
+                stack.callback(release, producer)
 
     def _check(self) -> None:
         if self._pid != os.getpid():
@@ -505,7 +548,7 @@ class Hub:
         return hub_html(self)
 
     def __repr__(self) -> str:
-        return f"Hub({self.name!r}, {'closed' if self._closed else self.status})"
+        return f"Hub({self.name!r}, {'closed' if self._closed else self._messenger.status})"
 
 
 def open_hubs() -> list[Hub]:

@@ -6,10 +6,11 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Protocol
 
 from labhub.errors import LabHubError
+from labhub.logs import event
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +45,10 @@ class Lease:
         self._lock = threading.RLock()
         self._closed = False
 
-    def close(self, timeout: float = WITHDRAW_TIMEOUT) -> None:
-        """Close the DataBlock and withdraw it; idempotent.
+    def release(self) -> Future[None] | None:
+        """Close the DataBlock and start to withdraw it; the confirmation to wait for, or None where there will be none.
 
-        The broker's confirmation is waited for, but not beyond `timeout` (in seconds): a broker that is gone has
-        nothing to forget. A forked child closes nothing, because the lease is its parent's.
+        A forked child closes nothing, because the lease is its parent's.
 
         Raises
         ------
@@ -56,19 +56,28 @@ class Lease:
             Another thread is inside a call on it; nothing was closed, and the call can be repeated.
         """
         if os.getpid() != self._pid:
-            return
+            return None
         with self._lock:
             if self._closed:
-                return
+                return None
             self._block.close()
             self._closed = True
         try:
-            confirmation = self._withdraw()
-            if timeout > 0:
-                confirmation.result(timeout)
-        except (LabHubError, TimeoutError) as error:
-            logger.debug("the broker did not confirm a deregistration: %s", error)
+            return self._withdraw()
+        except LabHubError as error:
+            facts = event("deregistration_unconfirmed", reason=str(error))
+            logger.debug("a deregistration was not sent: %s", error, extra=facts)
+            return None
+
+    def close(self) -> None:
+        """Close the DataBlock and withdraw it; idempotent; raises as `release`.
+
+        The broker's confirmation is waited for, but not for long: a broker that is gone has nothing to forget.
+        """
+        confirmation = self.release()
+        if confirmation is not None:
+            wait([confirmation], WITHDRAW_TIMEOUT)
 
     def abandon(self) -> None:
         """Close without waiting, because nobody holds the object any more. Safe inside the garbage collector."""
-        self.close(timeout=0.0)
+        self.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,22 +10,25 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from labhub import runtime
 from labhub.broker import DEFAULT_ENDPOINT, BrokerConfig, BrokerService
-from labhub.errors import BrokerUnreachable, LabHubError, TimeoutExpired
+from labhub.errors import AuthenticationError, BrokerUnreachable, LabHubError, TimeoutExpired
 from labhub.hub.holder import describe_process, is_kernel
+from labhub.messenger import Messenger
 from labhub.names import check_name
+from labhub.private import private_directory
 from labhub.runtime import ConnectionFile
-from labhub.transport.curve import data_directory
+from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, data_directory, load_key
 
-# How often a change in the runtime directory is looked for (in seconds).
-LOOK_INTERVAL = 0.02
+# How long a broker whose process runs may take to answer, before it is believed all the same; and how long it is asked
+# before a look whether its process still runs (both in seconds).
+ANSWER_PATIENCE = 2.0
+ANSWER_SLICE = 0.2
 
 
-@contextmanager
+@contextlib.contextmanager
 def named_broker(
     name: str = "default",
     endpoint: str = DEFAULT_ENDPOINT,
@@ -69,7 +73,8 @@ def named_broker(
     finally:
         # Last, because whoever stops a broker waits for that.
         for file in written:
-            file.remove()
+            if file.pid == os.getpid():  # not in a forked child, which leaves its parent's broker alone
+                file.remove()
 
 
 def _is_free(name: str) -> bool:
@@ -101,14 +106,19 @@ def start_broker(name: str = "default", endpoint: str = DEFAULT_ENDPOINT, timeou
     ------
     BrokerUnreachable
         It did not start; the message has the last line of its log.
-    InvalidName, SegmentAccessError
-        The name cannot be one, or the runtime directory is not private.
+    AuthenticationError
+        A key file is unusable.
+    InvalidName, SegmentAccessError, SegmentSpaceError
+        The name cannot be one, the runtime directory or the one for keys and logs is not private, or there is no room
+        for a key.
     """
     check_name(name, "broker")
-    if running := runtime.find_live(name):
+    if running := _not_dying(name):
         return running
-    log = data_directory() / f"broker-{name}.log"
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Here, because where there is no room for a key there is none for the log that would say so.
+    for key in (CLIENT_KEY, SERVER_KEY):
+        load_key(key)
+    log = private_directory(data_directory()) / f"broker-{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "labhub.cli", "broker", "run", "--name", name, "--listen", endpoint],
@@ -128,11 +138,30 @@ def start_broker(name: str = "default", endpoint: str = DEFAULT_ENDPOINT, timeou
             raise BrokerUnreachable(
                 f"the broker {name!r} did not start: {_last_line(log)} (log: {log})", endpoint=endpoint
             )
-        time.sleep(LOOK_INTERVAL)
+        time.sleep(runtime.LOOK_INTERVAL)
     if running.pid != process.pid:
         # Another starter was faster. Ours must not come up later, after that one was stopped perhaps.
         process.terminate()
         reaper.join(timeout)
+    return running
+
+
+def _not_dying(name: str) -> ConnectionFile | None:
+    """Where the broker of that name is; None if none runs.
+
+    For some milliseconds after a SIGKILL a process still looks alive, so its broker is asked for an answer. One that
+    neither answers nor ends, as it is stopped or very busy, runs: what is wrong with it, `connect` finds out.
+    """
+    deadline = time.monotonic() + ANSWER_PATIENCE
+    while (running := runtime.find_live(name)) is not None:
+        if time.monotonic() > deadline:
+            break
+        # A process that was killed before we asked finishes no handshake. A refusal is an answer, too, unless it is
+        # the end of a dying one's connections.
+        with contextlib.suppress(AuthenticationError), Messenger() as messenger:
+            if messenger.connect(running.endpoint, running.public_key, timeout=ANSWER_SLICE):
+                break
+        time.sleep(runtime.LOOK_INTERVAL)
     return running
 
 
@@ -194,5 +223,5 @@ def stop_broker(name: str = "default", timeout: float = 15.0) -> ConnectionFile:
     while running.alive and runtime.find(name) == running:
         if time.monotonic() > deadline:
             raise TimeoutExpired(f"the broker {name!r}, pid {running.pid}, did not stop within {timeout:g} s")
-        time.sleep(LOOK_INTERVAL)
+        time.sleep(runtime.LOOK_INTERVAL)
     return running

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -17,6 +18,7 @@ from labhub.datablock.writing import WriteSlot
 from labhub.errors import ChannelBusy, ClosedError, InvalidArgument, SchemaConflict
 from labhub.hub.holder import describe_process
 from labhub.hub.lease import Lease
+from labhub.logs import event
 from labhub.schema import Schema
 
 if TYPE_CHECKING:
@@ -201,6 +203,8 @@ class Producer:
         ------
         ClosedError
             If the producer was closed.
+        ForkedProcessError
+            In a forked child of the process that opened it.
         """
         self._check_open()
         return {} if self._block is None else self._block.stats()
@@ -210,6 +214,11 @@ class Producer:
         self._closed = True
         if self._lease is not None:
             self._lease.close()
+
+    def release(self) -> Future[None] | None:
+        """Close it without waiting for the broker's confirmation, which is returned if there will be one."""
+        self._closed = True
+        return None if self._lease is None else self._lease.release()
 
     def difference(self, wanted: Wanted) -> tuple[str, ...]:
         """Say, one line each, what keeps this producer from being re-used for what is wanted now; timeouts do not."""
@@ -306,4 +315,5 @@ class Producer:
 
 def announce_replacement(channel: str, lines: tuple[str, ...]) -> None:
     """Tell the user, who re-ran a cell perhaps, that the earlier producer of a channel was closed, and why."""
-    logger.warning("channel %r: closed its earlier producer, which differs: %s", channel, "; ".join(lines))
+    facts = event("producer_replaced", channel=channel, differences=lines)
+    logger.warning("channel %r: closed its earlier producer, which differs: %s", channel, "; ".join(lines), extra=facts)

@@ -19,8 +19,11 @@ HEAD = ("channel", "slot", "units", "producer", "consumers", "age", "liveness")
 
 def hub_html(hub: Hub) -> str:
     """The hub's state and what the broker knows."""
-    title = f"hub {hub.name}: {hub.status if hub.usable else 'closed'}"
-    if not hub.usable or hub.status != "connected":
+    if not hub.usable:
+        return html_facts(f"hub {hub.name}: closed", [])
+    status = hub.status
+    title = f"hub {hub.name}: {status}"
+    if status != "connected":
         return html_facts(title, [])
     try:
         found = hub.channels()

@@ -23,10 +23,11 @@ class ChannelEvent:
     Attributes
     ----------
     kind : {"appeared", "gone", "schema", "producer_died", "checksum_error"}
-        ``"appeared"``: it is there; if it was before, it has another producer now, and `detail` says whether that one
-        took the segment over. ``"gone"``: it is not there any more. ``"schema"``: it was there before, and has another
-        schema now. ``"producer_died"``: it waits for a takeover, and will be gone soon without one.
-        ``"checksum_error"``: a reader found a slot that does not match its checksum; `detail` names the seq.
+        ``"appeared"``: it is there; if it was before, it has another producer now, or the one that was told dead is
+        back: `detail` says which, and whether the segment was taken over. ``"gone"``: it is not there any more.
+        ``"schema"``: it was there before, and has another schema now. ``"producer_died"``: it waits for a takeover, and
+        will be gone soon without one. ``"checksum_error"``: a reader found a slot that does not match its checksum;
+        `detail` names the seq.
     channel : str
         Its name.
     info : ChannelInfo or None
@@ -122,6 +123,8 @@ class Roster:
     def _registered(self, entry: ChannelEntry, detail: str = "") -> list[ChannelEvent]:
         known = self._known.get(entry.channel_name)
         kind, why = ("appeared", "") if known is None else _change(known.entry, entry)
+        if known is not None and kind is None and known.dead and entry.liveness != "dead":
+            kind, why = "appeared", f"its producer, process {entry.producer_pid}, is back"
         if known is None or kind is not None:
             self._known[entry.channel_name] = _Known(entry)
         else:
@@ -132,10 +135,7 @@ class Roster:
         return [ChannelEvent(kind, entry.channel_name, info, entry.producer_pid, detail or why)]
 
     def _judged(self, entry: ChannelEntry) -> list[ChannelEvent]:
-        if entry.liveness == "dead":
-            return self._died(entry.channel_name)
-        self._known[entry.channel_name].dead = False
-        return []
+        return self._died(entry.channel_name) if entry.liveness == "dead" else []
 
     def _died(self, name: str) -> list[ChannelEvent]:
         known = self._known.get(name)

@@ -23,7 +23,7 @@ MAX_UNREAD = 1000
 """So many events are kept for somebody who does not read them; then a list takes the place of all of them."""
 RETRY_INTERVAL = 0.2
 """How long a list that the broker did not answer is not asked for again (in seconds)."""
-ASYNC_SLICE = 0.1
+ASYNC_SLICE = 0.05
 """How long (in seconds) a cancelled ``async for`` may still sit in the executor."""
 
 

@@ -12,9 +12,10 @@ from typing import ClassVar, Self
 from labhub import lifecycle, transport
 from labhub.errors import InvalidArgument, LabHubError
 from labhub.lifecycle import LifecycleGuard, ModuleDef, make_mod_def_list
+from labhub.logs import event
 from labhub.messenger.info import ProducerInfo
 from labhub.messenger.questions import REPLY_TIMEOUT, Questions
-from labhub.messenger.worker import Resolver, Status, Worker
+from labhub.messenger.worker import Connection, Resolver, Status, Worker
 from labhub.names import check_name
 from labhub.protocol.messages import ConsumerDeregReq, ConsumerRegReq, DeregReq, Message, RegReq
 from labhub.transport.curve import CLIENT_KEY, KeyPair, load_key
@@ -59,6 +60,11 @@ class Messenger(Questions):
     def status(self) -> Status:
         """Whether the broker can be reached now."""
         return self._worker.status if self._worker is not None else "disconnected"
+
+    @property
+    def connection(self) -> Connection | None:
+        """How the connection does; None before `connect` and after `disconnect`."""
+        return None if self._worker is None else self._worker.connection
 
     def connect(
         self, endpoint: str, server_pubkey: str, *, timeout: float = CONNECT_TIMEOUT, resolve: Resolver | None = None
@@ -140,7 +146,8 @@ class Messenger(Questions):
 
         def done(outcome: Message | LabHubError) -> None:
             if isinstance(outcome, LabHubError):
-                logger.error("channel %s was not registered: %s", channel, outcome)
+                facts = event("registration_refused", channel=channel, reason=str(outcome))
+                logger.error("channel %s was not registered: %s", channel, outcome, extra=facts)
                 future.set_exception(outcome)
             else:
                 future.set_result(None)

@@ -10,9 +10,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
-from labhub.errors import BrokerUnreachable, LabHubError
+from labhub.errors import AuthenticationError, BrokerUnreachable, LabHubError
+from labhub.logs import event
 from labhub.protocol.client_state import ClientState, Done, Sink
 from labhub.protocol.messages import Message, WatchReq
 from labhub.transport.curve import KeyPair
@@ -23,6 +25,7 @@ logger = logging.getLogger(__name__)
 Status = Literal["connected", "connecting", "disconnected", "unauthorized"]
 Resolver = Callable[[], tuple[str, str] | None]
 
+LOST = {"connecting": "away", "disconnected": "away", "unauthorized": "refusing this client, or another one"}
 SLICE = 0.1
 """How often the worker looks at the clock (in seconds)."""
 RESOLVE_AFTER = 0.5
@@ -30,6 +33,33 @@ RESOLVE_AFTER = 0.5
 MAX_UNSENT = 1000
 """So many requests are kept for a broker that is away; the oldest are left out first, and time out. What is registered
 does not depend on them: it is said again anyway."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How the connection to the broker does, from this side.
+
+    Attributes
+    ----------
+    status : {"connected", "connecting", "disconnected", "unauthorized"}
+    endpoint : str
+        Where the broker is, or was.
+    since_s : float
+        For how long the status has been that (in seconds).
+    reconnects : int
+        How often the broker was reached again after it was away.
+    registered : tuple of str
+        Names of the channels that are kept registered.
+    rejected : dict of str to str
+        Why the broker refused channels, by their names.
+    """
+
+    status: Status
+    endpoint: str
+    since_s: float
+    reconnects: int
+    registered: tuple[str, ...]
+    rejected: dict[str, str]
 
 
 class Worker:
@@ -45,6 +75,8 @@ class Worker:
         self._unsent: deque[list[bytes]] = deque(maxlen=MAX_UNSENT)
         self._handshakes = dealer.handshakes
         self._down_since: float | None = None
+        self._seen: tuple[Status, float] = (self.status, time.monotonic())
+        self._reached = 1 if self.status == "connected" else 0
         self._stopping = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # So that nobody hands work to a worker that has ended; the garbage collector may do so in mid-hand-over.
@@ -60,6 +92,19 @@ class Worker:
                 return "unauthorized"
             case link:
                 return link
+
+    @property
+    def connection(self) -> Connection:
+        """How the connection does now."""
+        status, since = self._seen
+        return Connection(
+            status,
+            self._place[0],
+            time.monotonic() - since,
+            max(0, self._reached - 1),
+            self._state.registered,
+            self._state.rejected,
+        )
 
     def ask(self, message: Message, timeout: float, done: Done) -> None:
         """Send a request; `done` is called in the worker's thread, with the reply or the error instead of it."""
@@ -108,6 +153,7 @@ class Worker:
         with contextlib.suppress(BlockingIOError):  # woken by a message, or by the clock
             os.eventfd_read(self._wake)
         link = self._dealer.update(now)
+        self._note_status(now)
         if self._dealer.handshakes > self._handshakes:
             self._handshakes = self._dealer.handshakes
             self._send_all([*self._unsent, *self._state.reconnected(now)], clear=True)
@@ -119,6 +165,19 @@ class Worker:
             self._down_since = None
         else:
             self._look_elsewhere(now)
+
+    def _note_status(self, now: float) -> None:
+        """Remember since when the broker can be reached or not, and log it when that changes."""
+        if (status := self.status) == self._seen[0]:
+            return
+        self._seen = (status, now)
+        endpoint = self._place[0]
+        if status == "connected":
+            self._reached += 1
+            logger.info("reached the broker at %s", endpoint, extra=event("broker_reached", endpoint=endpoint))
+        else:
+            facts = event("broker_lost", endpoint=endpoint, status=status)
+            logger.info("the broker at %s is %s; data flows on", endpoint, LOST[status], extra=facts)
 
     def _do_work(self, now: float) -> None:
         while True:
@@ -141,17 +200,42 @@ class Worker:
         """Follow a broker that came back at another endpoint, or with another key."""
         if self._down_since is None:
             self._down_since = now
-        if self._resolve is None or now - self._down_since < RESOLVE_AFTER:
+        if self._resolve is None:
+            self._fail_refused()
+            return
+        if now - self._down_since < RESOLVE_AFTER:
             return
         self._down_since = now
-        place = self._resolve()
-        if place is None or place == self._place:
-            return
-        logger.info("the broker is now at %s", place[0])
+        place = self._place_now()
+        if place == self._place:
+            self._fail_refused()
+        elif place is not None:
+            self._move(place)
+
+    def _place_now(self) -> tuple[str, str] | None:
+        """Where the broker is by its connection file; None if that says nothing, or cannot be read just now."""
+        try:
+            return None if self._resolve is None else self._resolve()
+        except LabHubError as error:
+            logger.warning("cannot follow the broker: %s", error, extra=event("broker_not_followed", reason=str(error)))
+            return None
+
+    def _fail_refused(self) -> None:
+        """Where a key was refused and there is no other place to ask, end what waits for an answer, saying so.
+
+        What is registered stays noted, for the case that the right broker comes back.
+        """
+        try:
+            self._dealer.require_authentic()
+        except AuthenticationError as refusal:
+            self._state.fail_all(refusal)
+
+    def _move(self, place: tuple[str, str]) -> None:
+        logger.info("the broker is now at %s", place[0], extra=event("broker_moved", endpoint=place[0]))
         try:
             dealer = Dealer(*place, self._key)
         except LabHubError as error:
-            logger.warning("cannot follow the broker: %s", error)
+            logger.warning("cannot follow the broker: %s", error, extra=event("broker_not_followed", reason=str(error)))
             return
         self._dealer.close()
         self._dealer, self._place, self._handshakes = dealer, place, 0

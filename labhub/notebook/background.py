@@ -13,7 +13,6 @@ import re
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -25,10 +24,9 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import KernelManager
 from jupyter_core.utils import ensure_event_loop
 
-from labhub import liveness
+from labhub import runtime
 from labhub.errors import LabHubError, TimeoutExpired
 from labhub.names import check_name, did_you_mean
-from labhub.runtime import runtime_directory
 
 State = Literal["starting", "running", "ended", "failed", "stopped"]
 
@@ -78,6 +76,7 @@ class BackgroundProducer:
         self._began = time.monotonic()
         self._ended: float | None = None
         self._stop = threading.Event()
+        self._finished = threading.Event()
         self._cwd = os.getcwd()
         self._path = list(sys.path)
         self._stem = stem
@@ -110,8 +109,11 @@ class BackgroundProducer:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until its kernel has ended (timeout in seconds; None waits for ever); whether it has."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        # Not by a join alone: Python up to 3.12 takes a thread for dead once a join of it was interrupted (bpo-45274).
+        if not self._finished.wait(timeout):
+            return False
+        self._thread.join()
+        return True
 
     def request_stop(self) -> None:
         """Let it stop, without waiting for that."""
@@ -146,6 +148,7 @@ class BackgroundProducer:
         finally:
             loop.close()
         self._end("ended")
+        self._finished.set()
 
     def _fail(self, error: str) -> None:
         if not self.over and not self._stop.is_set():
@@ -330,22 +333,17 @@ class BackgroundProducers:
         """Return the directory of this kernel's logs, connection files and sockets; it is made if needed."""
         if self._directory is None:
             remove_leftovers()
-            self._directory = runtime_directory() / f"{PREFIX}{os.getpid()}-{liveness.start_time_of(os.getpid())}"
+            self._directory = runtime.kernel_directory()
             self._directory.mkdir(mode=0o700, exist_ok=True)
             if len(str(self._directory / "k1000-5")) > SOCKET_PATH_LENGTH:
-                self._sockets = Path(tempfile.mkdtemp(prefix="labhub-"))
+                self._sockets = runtime.socket_directory()
         return self._directory
-
-
-PREFIX = "kernels-"
 
 
 def remove_leftovers() -> None:
     """Remove the files of kernels that were killed."""
-    for directory in runtime_directory().glob(f"{PREFIX}*"):
-        pid, _, start = directory.name.removeprefix(PREFIX).partition("-")
-        if pid.isdigit() and str(liveness.start_time_of(int(pid))) != start:
-            shutil.rmtree(directory, ignore_errors=True)
+    for directory in runtime.abandoned_directories():
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 class _ThisPython(KernelSpecManager):

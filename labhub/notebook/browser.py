@@ -92,7 +92,7 @@ class HubBrowser(LiveWidget):
         return self._update()
 
     def _gone(self) -> str:
-        return "" if self._hub.status == "connected" else "the broker does not answer"
+        return "" if self._hub.connected else "the broker does not answer"
 
     def __repr__(self) -> str:
         shown = "" if self.pattern == "*" else f", pattern={self.pattern!r}"

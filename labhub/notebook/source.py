@@ -81,7 +81,7 @@ class Source:
             slots = max(1, BATCH_NBYTES // (self.schema.slot_nbytes + SLOT_HEADER.itemsize))
             consumer = self._consumer
             # An ended channel can only come back through the broker; asking one that is away would take a second.
-            if not consumer.lag and (not consumer.ended or self._hub.status != "connected"):
+            if not consumer.lag and (not consumer.ended or not self._hub.connected):
                 return
             try:
                 batch = consumer.next_batch(slots, 1, 0.0, False)

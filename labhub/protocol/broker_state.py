@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from labhub.errors import ProtocolError
+from labhub.logs import event, get_logger
 from labhub.protocol import codec
 from labhub.protocol.messages import (
     HEARTBEAT_EXPIRY,
@@ -56,10 +57,14 @@ from labhub.protocol.watches import Watches
 
 __all__ = ["BrokerState", "Outgoing", "Peer"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Liveness = Literal["alive", "stalled", "dead", "unknown"]
 PROBES_PER_TICK = 200
+MAX_REASON = 300
+"""Characters of a refusal's reason that are logged: it may quote what a stranger has sent."""
+SUSPICIOUS = frozenset({ErrorCode.INVALID_REQUEST, ErrorCode.UNAUTHORIZED, ErrorCode.QUOTA_EXCEEDED})
+"""Refusals that no client of labhub's own causes in the normal course of things."""
 
 
 class BrokerState:
@@ -120,6 +125,7 @@ class BrokerState:
             request = codec.decode(envelope)
             if not self._allowed(peer.key):
                 raise ProtocolError("this client's key is not on the allow-list", code=ErrorCode.UNAUTHORIZED.value)
+            self.watches.meet(peer)
             reply = self._answer(peer, request, now, marked=envelope.marked)
         except ProtocolError as error:
             marked = envelope.marked if envelope else getattr(error, "marked", False)
@@ -134,7 +140,10 @@ class BrokerState:
         if envelope is None and not self._allowed(peer.key):
             self.ignored += 1
             return []
-        logger.debug("refused: %s (%s)", error, error.code)
+        level = logging.WARNING if error.code in SUSPICIOUS else logging.INFO
+        reason = str(error)[:MAX_REASON]
+        facts = event("request_refused", code=error.code, reason=reason, key=peer.key)
+        logger.log(level, "refused: %s (%s)", reason, error.code, extra=facts)
         correlation = codec.correlation_of(envelope) if envelope else None
         reply = Error(error_code=error.code, message=str(error), correlation_id=correlation or msgspec.UNSET)
         return [Outgoing(peer.routing_id, codec.encode(reply, marked=marked))]
@@ -201,14 +210,16 @@ class BrokerState:
     def _tell_registered(self, new: Registration, old: Registration | None, now: float, *, refreshed: bool) -> None:
         """Tell the watchers of a registration; of one that was only refreshed there is nothing to tell."""
         if old is None:
-            logger.info("channel %s registered by process %d", new.channel_name, new.producer_pid)
+            facts = event("channel_registered", channel=new.channel_name, pid=new.producer_pid)
+            logger.info("channel %s registered by process %d", new.channel_name, new.producer_pid, extra=facts)
             self._tell(EventKind.APPEARED, new, now)
         elif new.declared != old.declared:
             self._tell(EventKind.SCHEMA, new, now)
         elif new.succeeds(old):
             self._tell(EventKind.APPEARED, new, now, f"taken over from process {old.producer_pid}")
         elif not refreshed:
-            self._tell(EventKind.APPEARED, new, now, f"replaces process {old.producer_pid}, which died")
+            died = f"replaces process {old.producer_pid}, which died"
+            self._tell(EventKind.APPEARED, new, now, new.is_back if new.owner == old.owner else died)
 
     def _discover(self, request: DiscReq) -> Message:
         entry = self._known(request.channel_name)
@@ -222,7 +233,8 @@ class BrokerState:
     def _deregister(self, peer: Peer, request: DeregReq) -> Message:
         entry = self._owned(peer, request.channel_name, request.producer_pid)
         self._forget(entry)
-        logger.info("channel %s deregistered", entry.channel_name)
+        facts = event("channel_deregistered", channel=entry.channel_name, pid=entry.producer_pid)
+        logger.info("channel %s deregistered", entry.channel_name, extra=facts)
         self._tell(EventKind.GONE, entry)
         return DeregAck()
 
@@ -313,6 +325,8 @@ class BrokerState:
         entry = self._known(request.channel_name)
         if entry.note_corrupt(request.seq):
             self._counts["checksum_errors"] += 1
+            facts = event("checksum_error", channel=entry.channel_name, seq=request.seq, pid=entry.producer_pid)
+            logger.error("slot %d of channel %s is corrupt", request.seq, entry.channel_name, extra=facts)
             self._tell(EventKind.CHECKSUM_ERROR, entry, detail=f"seq {request.seq}")
         return ChecksumErrorAck()
 
@@ -386,14 +400,24 @@ class BrokerState:
                 continue
             entry.consumers = {who: at for who, at in entry.consumers.items() if now - at <= HEARTBEAT_EXPIRY}
             if self.liveness(entry, now) != "dead":
-                entry.dead_since = None
+                self._revive(entry, now)
             elif entry.dead_since is None:
                 entry.dead_since = now
+                facts = event("producer_died", channel=entry.channel_name, pid=entry.producer_pid)
+                logger.warning(
+                    "the producer of %s, process %d, died", entry.channel_name, entry.producer_pid, extra=facts
+                )
                 self._tell(EventKind.PRODUCER_DIED, entry)
             elif now - entry.dead_since >= TAKEOVER_GRACE:
                 self._remove_dead(entry)
         del self._to_probe[:PROBES_PER_TICK]
         return self._told()
+
+    def _revive(self, entry: Registration, now: float) -> None:
+        """Take a death back, if one was told: the client was only cut off from the broker for a while."""
+        if entry.dead_since is not None:
+            entry.dead_since = None
+            self._tell(EventKind.APPEARED, entry, now, entry.is_back)
 
     def close(self, now: float) -> None:
         """Remove everything that dead producers left, without waiting for a takeover: the broker stops."""
@@ -405,4 +429,8 @@ class BrokerState:
         self._bury(entry)
         self._forget(entry)
         self._tell(EventKind.GONE, entry, detail=f"its producer, process {entry.producer_pid}, died")
-        logger.info("channel %s removed: its producer, process %d, died", entry.channel_name, entry.producer_pid)
+        logger.info(
+            "channel %s removed: nobody took it over",
+            entry.channel_name,
+            extra=event("channel_removed", channel=entry.channel_name, pid=entry.producer_pid),
+        )

@@ -18,6 +18,7 @@ from labhub.errors import (
     QuotaExceeded,
     SchemaMismatch,
 )
+from labhub.logs import event, get_logger
 from labhub.protocol import codec
 from labhub.protocol.messages import (
     HEARTBEAT_INTERVAL,
@@ -38,7 +39,7 @@ from labhub.protocol.messages import (
     WatchReq,
 )
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Done = Callable[[Message | LabHubError], None]
 
@@ -97,6 +98,7 @@ class ClientState:
         self._pending: dict[str, _Pending] = {}
         self._last_id = 0
         self._registered: dict[str, RegReq] = {}
+        self._rejected: dict[str, str] = {}
         self._reading: dict[tuple[str, int], ConsumerRegReq] = {}
         self._watching: dict[str, _Watching] = {}
         self._next_heartbeat = 0.0
@@ -145,7 +147,9 @@ class ClientState:
         match message:
             case RegReq():
                 self._registered[message.channel_name] = message
+                self._rejected.pop(message.channel_name, None)
             case DeregReq():
+                self._rejected.pop(message.channel_name, None)
                 self._registered.pop(message.channel_name, None)
             case ConsumerRegReq():
                 self._reading[message.channel_name, message.consumer_pid] = message
@@ -162,7 +166,9 @@ class ClientState:
         try:
             reply = codec.decode(codec.split(frames))
         except ProtocolError as error:
-            logger.warning("dropped a message that is none: %s", error)
+            logger.warning(
+                "dropped a message that is none: %s", error, extra=event("message_dropped", reason=str(error))
+            )
             return []
         if isinstance(reply, Event):
             self._happened(reply)
@@ -205,6 +211,7 @@ class ClientState:
         request = pending.request
         if isinstance(request, RegReq) and self._registered.get(request.channel_name) is request:
             del self._registered[request.channel_name]
+            self._rejected[request.channel_name] = reply.message
         kind = ERROR_OF.get(reply.error_code, ProtocolError)
         channel = getattr(request, "channel_name", "")
         pending.done(kind(reply.message, code=reply.error_code, channel=channel))
@@ -217,7 +224,8 @@ class ClientState:
                 # A reader's or a watcher's is repeated soon, and a reader may be there before its producer is.
                 level = logging.ERROR if isinstance(message, RegReq) else logging.DEBUG
                 name = getattr(message, "channel_name", "a watch")
-                logger.log(level, "could not register %s again: %s", name, outcome)
+                facts = event("registration_lost", channel=name, reason=str(outcome))
+                logger.log(level, "could not register %s again: %s", name, outcome, extra=facts)
 
         return self.request(message, now, HEARTBEAT_INTERVAL, done)
 
@@ -260,3 +268,8 @@ class ClientState:
     def registered(self) -> tuple[str, ...]:
         """Names of the registered channels."""
         return tuple(self._registered)
+
+    @property
+    def rejected(self) -> dict[str, str]:
+        """Why the broker refused channels, by their names, until they are registered or withdrawn."""
+        return dict(self._rejected)

@@ -2,7 +2,7 @@
 
 Field names and values of REG, DISC and DEREG are those of the reference guide; the others follow their style. Unknown
 fields are tolerated in both directions. Of a key that occurs twice in one object the last one counts, as in Python's
-json module.
+json module; each must be what the field may hold.
 """
 
 from __future__ import annotations

@@ -81,6 +81,16 @@ class Registration:
         """What its producer says of the slots."""
         return self.schema_hash, self.schema_version, self.metadata.get("schema")
 
+    @property
+    def owner(self) -> tuple[str, int, str]:
+        """Who may refresh it: key, pid and segment."""
+        return self.owner_key, self.producer_pid, self.shm_name
+
+    @property
+    def is_back(self) -> str:
+        """What watchers are told when its producer turns out not to have died."""
+        return f"its producer, process {self.producer_pid}, is back"
+
     def succeeds(self, old: Registration) -> bool:
         """Whether this is the registration of a producer that took the same segment over."""
         instance = self.metadata.get("instance_id")
@@ -102,8 +112,7 @@ class Registration:
                 f"Schema hash differs from existing registration for channel '{old.channel_name}'",
                 code=ErrorCode.SCHEMA_MISMATCH.value,
             )
-        mine = self.owner_key, self.producer_pid, self.shm_name
-        if mine != (old.owner_key, old.producer_pid, old.shm_name):
+        if self.owner != old.owner:
             raise ProtocolError(
                 f"Channel '{old.channel_name}' is owned by process {old.producer_pid}"
                 + (f" on {old.producer_hostname}" if old.producer_hostname else ""),
@@ -111,6 +120,7 @@ class Registration:
             )
         self.registered_at, self.heartbeat_at, self.consumers = old.registered_at, old.heartbeat_at, old.consumers
         self.metrics, self.metrics_at, self._corrupt = old.metrics, old.metrics_at, old._corrupt
+        self.dead_since = old.dead_since  # until the broker looks again, and tells whoever watches
 
     def note_corrupt(self, seq: int) -> bool:
         """Note that a slot is corrupt; whether that is news."""

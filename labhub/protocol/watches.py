@@ -38,8 +38,14 @@ class Watches:
     def __init__(self, allowed: Callable[[str], bool], quota: int) -> None:
         self._allowed = allowed
         self._quota = quota
-        self._watches: dict[tuple[bytes, str], _Watch] = {}
+        self._by_connection: dict[bytes, dict[str, _Watch]] = {}
         self._per_key: Counter[str] = Counter()
+
+    def meet(self, peer: Peer) -> None:
+        """End the watches of another client that had this routing id before: what they hear would reach this one."""
+        for name, watch in list(self._by_connection.get(peer.routing_id, {}).items()):
+            if watch.peer != peer:
+                self._forget(peer.routing_id, name)
 
     def renew(self, peer: Peer, request: WatchReq, now: float, *, marked: bool) -> WatchAck:
         """Renew a watch, or begin it if this connection has none of that name and pattern.
@@ -49,52 +55,58 @@ class Watches:
         ProtocolError
             If this client key has as many as it may.
         """
-        name = peer.routing_id, request.watch_id
-        watch = self._watches.get(name)
+        watch = self._by_connection.get(peer.routing_id, {}).get(request.watch_id)
         renewed = watch is not None and watch.peer == peer and watch.pattern == request.pattern
         if watch is None or not renewed:
-            self._forget(name)
+            self._forget(peer.routing_id, request.watch_id)
             if self._per_key[peer.key] >= self._quota:
                 raise ProtocolError(
                     f"one client key may have {self._quota} watches; close some first",
                     code=ErrorCode.QUOTA_EXCEEDED.value,
                 )
-            watch = self._watches[name] = _Watch(peer, request.pattern, marked, now)
+            watch = _Watch(peer, request.pattern, marked, now)
+            self._by_connection.setdefault(peer.routing_id, {})[request.watch_id] = watch
             self._per_key[peer.key] += 1
         watch.heard_at = now
         return WatchAck(next_serial=watch.next_serial, renewed=renewed)
 
     def end(self, peer: Peer, watch_id: str) -> None:
         """End a watch, if this connection has one of that name."""
-        self._forget((peer.routing_id, watch_id))
+        self._forget(peer.routing_id, watch_id)
 
     def tick(self, now: float) -> None:
         """End the watches that were not renewed, and those of revoked keys."""
-        for name, watch in list(self._watches.items()):
+        for name, watch in self._all():
             if now - watch.heard_at > HEARTBEAT_EXPIRY or not self._allowed(watch.peer.key):
-                self._forget(name)
+                self._forget(watch.peer.routing_id, name)
 
     def tell(self, event: Event) -> list[Outgoing]:
         """Address an event to every watch whose pattern matches; its watch id and serial are filled in here."""
         sent = []
-        for name, watch in list(self._watches.items()):
+        for name, watch in self._all():
             if not fnmatchcase(event.channel_name, watch.pattern):
                 continue
             if not self._allowed(watch.peer.key):
-                self._forget(name)
+                self._forget(watch.peer.routing_id, name)
                 continue
-            mine = msgspec.structs.replace(event, watch_id=name[1], serial=watch.next_serial)
+            mine = msgspec.structs.replace(event, watch_id=name, serial=watch.next_serial)
             watch.next_serial += 1
             sent.append(Outgoing(watch.peer.routing_id, codec.encode(mine, marked=watch.marked)))
         return sent
 
-    def _forget(self, name: tuple[bytes, str]) -> None:
-        watch = self._watches.pop(name, None)
+    def _all(self) -> list[tuple[str, _Watch]]:
+        return [item for watches in self._by_connection.values() for item in watches.items()]
+
+    def _forget(self, routing_id: bytes, name: str) -> None:
+        watches = self._by_connection.get(routing_id, {})
+        watch = watches.pop(name, None)
         if watch is None:
             return
+        if not watches:
+            del self._by_connection[routing_id]
         self._per_key[watch.peer.key] -= 1
         if not self._per_key[watch.peer.key]:
             del self._per_key[watch.peer.key]
 
     def __len__(self) -> int:
-        return len(self._watches)
+        return sum(map(len, self._by_connection.values()))

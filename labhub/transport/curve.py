@@ -14,7 +14,9 @@ import platformdirs
 import zmq
 from zmq.utils import z85
 
-from labhub.errors import AuthenticationError, InvalidArgument
+from labhub.errors import AuthenticationError, InvalidArgument, raise_if_exhausted
+from labhub.logs import event
+from labhub.private import private_directory
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +71,10 @@ def load_key(name: str) -> KeyPair:
     ------
     AuthenticationError
         If the file belongs to somebody else, can be read by others, is a symbolic link, or holds no key.
+    SegmentAccessError, SegmentSpaceError
+        If so it is with its directory; if there is no room to make the key, or no file can be opened.
     """
-    path = data_directory() / name
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = private_directory(data_directory()) / name
     try:
         return _read(path)
     except FileNotFoundError:
@@ -122,8 +125,22 @@ class Temporary:
 
 
 def write_private(path: Path, text: str) -> Temporary:
-    """Write a file of mode 0600 beside `path`, complete and on disk, to be linked or renamed to it."""
+    """Write a file of mode 0600 beside `path`, complete and on disk, to be linked or renamed to it.
+
+    Raises
+    ------
+    SegmentSpaceError
+        If it does not fit; nothing is left then.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        return _write(temporary, text)
+    except OSError as error:
+        raise_if_exhausted(error, f"cannot write {path}")
+        raise
+
+
+def _write(temporary: Path, text: str) -> Temporary:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     made = Temporary(temporary, descriptor)
     try:
@@ -143,6 +160,7 @@ def _read(path: Path) -> KeyPair:
     except FileNotFoundError:
         raise
     except OSError as error:
+        raise_if_exhausted(error, f"the key file {path} cannot be read")
         raise AuthenticationError(f"the key file {path} cannot be read: {error.strerror}") from None
     with os.fdopen(descriptor, encoding="ascii", errors="replace") as file:
         status = os.fstat(descriptor)
@@ -152,10 +170,16 @@ def _read(path: Path) -> KeyPair:
             raise AuthenticationError(f"the key file {path} belongs to uid {status.st_uid}, not to you; remove it")
         if stat.S_IMODE(status.st_mode) & 0o077:
             raise AuthenticationError(f"the key file {path} can be read by others; run: chmod 600 '{path}'")
-        lines = file.read(200).split()
-    if len(lines) != 2 or not is_pair(*lines):
+        pair = _pair_in(file.read(200))
+    if pair is None:
         raise AuthenticationError(f"the key file {path} holds no key pair; remove it to get a new one")
-    return KeyPair(*lines)
+    return pair
+
+
+def _pair_in(text: str) -> KeyPair | None:
+    """Parse a key file, in a frame of its own: a verbose traceback of the refusal would show what is in it."""
+    words = text.split()
+    return KeyPair(*words) if len(words) == 2 and is_pair(*words) else None
 
 
 def is_key(text: str) -> bool:
@@ -205,19 +229,25 @@ class AllowList:
         return self._anybody or (bool(self._own) and key == self._own) or key in self.enrolled()
 
     def enrolled(self) -> frozenset[str]:
-        """Return the keys in the file; see `parse_enrolled`. A file that others can write is not believed."""
+        """Return the keys in the file; see `parse_enrolled`. A link, or what others can write, is not believed."""
         try:
-            status = self._path.stat()
+            status = self._path.lstat()
             stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
             if stamp != self._stamp:
-                self._enrolled = self._read(status)
+                self._enrolled = self._read()
                 self._stamp = stamp
         except OSError:
             self._stamp, self._enrolled = None, frozenset()
         return self._enrolled
 
-    def _read(self, status: os.stat_result) -> frozenset[str]:
-        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
-            logger.error("%s can be written by others, so nobody in it is let in; run: chmod 600 it", self._path)
-            return frozenset()
-        return frozenset(key for key, _ in parse_enrolled(self._path.read_text(encoding="utf-8", errors="replace")))
+    def _read(self) -> frozenset[str]:
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
+            status = os.fstat(descriptor)
+            if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
+                facts = event("allow_list_unsafe", path=str(self._path))
+                logger.error(
+                    "%s can be written by others, so nobody in it is let in; run: chmod 600 it", self._path, extra=facts
+                )
+                return frozenset()
+            return frozenset(key for key, _ in parse_enrolled(file.read()))

@@ -11,6 +11,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from labhub.errors import AuthenticationError, InvalidArgument
 from labhub.transport.curve import KeyPair, check_public_key
+from labhub.transport.room import require_room
 
 Link = Literal["connecting", "connected", "unauthorized", "wrong_server_key"]
 
@@ -44,6 +45,8 @@ class Dealer:
     ------
     InvalidArgument
         If the endpoint or the server's key cannot be one.
+    SegmentSpaceError
+        If there are too few open files, or too little address space, for a connection.
     """
 
     def __init__(self, endpoint: str, server_key: str, key: KeyPair) -> None:
@@ -54,11 +57,14 @@ class Dealer:
         self._tcp_since: float | None = None
         self._doubts = 0  # connections that ended before the handshake did
         server = check_public_key(server_key, "server's public key") if server_key else b""
+        require_room()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 200)  # the last deregistration still leaves
         self._socket.setsockopt(zmq.RECONNECT_IVL, 100)
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+        # Below the 2 s within which a broker that came back with another key is to be noticed.
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self._socket.setsockopt(zmq.CONNECT_TIMEOUT, 2000)  # the kernel alone would try ever more seldom
         self._socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import nacl.exceptions
 import nacl.pwhash
@@ -19,6 +20,7 @@ import nacl.secret
 import nacl.utils
 
 from labhub.errors import AuthenticationError, InvalidArgument, LabHubError
+from labhub.private import private_directory
 from labhub.transport.curve import (
     CLIENT_KEY,
     ENROLLED,
@@ -166,7 +168,6 @@ def export_key(path: Path, passphrase: str) -> str:
         raise InvalidArgument(f"a passphrase has at least {SHORTEST_PASSPHRASE} characters; several words are best")
     pair = load_key(CLIENT_KEY)
     salt = nacl.utils.random(nacl.pwhash.argon2id.SALTBYTES)
-    inner = json.dumps({"public": pair.public, "secret": pair.secret}).encode()
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -174,7 +175,7 @@ def export_key(path: Path, passphrase: str) -> str:
         "opslimit": OPSLIMIT,
         "memlimit": MEMLIMIT,
         "salt": base64.b64encode(salt).decode(),
-        "box": base64.b64encode(_box(passphrase, salt, OPSLIMIT, MEMLIMIT).encrypt(inner)).decode(),
+        "box": base64.b64encode(_boxed(pair, passphrase, salt)).decode(),
     }
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -275,16 +276,27 @@ def _opened(path: Path, passphrase: str) -> KeyPair:
         raise AuthenticationError(f"{path} is damaged, or is not a file that `labhub key export` wrote") from None
     if version != VERSION:
         raise AuthenticationError(f"{path} has version {version!r}, this labhub reads version {VERSION}; update labhub")
+    pair = _unboxed(passphrase, salt, box, opslimit, memlimit)
+    if pair is None:
+        raise AuthenticationError(f"the passphrase is wrong, or {path} is damaged")
+    return pair
+
+
+def _boxed(pair: KeyPair, passphrase: str, salt: bytes) -> bytes:
+    inner = json.dumps({"public": pair.public, "secret": pair.secret}).encode()
+    return bytes(_box(passphrase, salt, OPSLIMIT, MEMLIMIT).encrypt(inner))
+
+
+def _unboxed(passphrase: str, salt: bytes, box: bytes, opslimit: Any, memlimit: Any) -> KeyPair | None:
+    """Open the box, in a frame of its own: a verbose traceback of the refusal would show what is inside."""
     try:
         if not (0 < int(opslimit) <= MOST_OPSLIMIT and 0 < int(memlimit) <= MOST_MEMLIMIT):
-            raise ValueError("parameters beyond all reason")
+            return None
         inner = json.loads(_box(passphrase, salt, int(opslimit), int(memlimit)).decrypt(box))
         pair = KeyPair(inner["public"], inner["secret"])
-        if not is_pair(pair.public, pair.secret):
-            raise ValueError("no pair")
+        return pair if is_pair(pair.public, pair.secret) else None
     except (nacl.exceptions.CryptoError, ValueError, KeyError, TypeError):
-        raise AuthenticationError(f"the passphrase is wrong, or {path} is damaged") from None
-    return pair
+        return None
 
 
 def _box(passphrase: str, salt: bytes, opslimit: int, memlimit: int) -> nacl.secret.SecretBox:
@@ -296,8 +308,7 @@ def _box(passphrase: str, salt: bytes, opslimit: int, memlimit: int) -> nacl.sec
 @contextmanager
 def _data_locked() -> Iterator[None]:
     """Hold the lock of the data directory, so that two commands do not undo each other's change."""
-    directory = data_directory()
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory = private_directory(data_directory())
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -14,11 +14,16 @@ from labhub.errors import AuthenticationError, BrokerUnreachable, InvalidArgumen
 from labhub.protocol.messages import MAX_MESSAGE_NBYTES
 from labhub.transport.curve import AllowList, KeyPair
 from labhub.transport.dealer import Dealer
+from labhub.transport.room import require_room
 
 DOMAIN = "labhub"
 HANDSHAKE_MS = 1500
 """A peer that has not finished its handshake by then is cut off (in milliseconds); libzmq's own 30 s would let a few
 hundred idle connections lock everybody else out."""
+
+BACKLOG = 1024
+"""So many connections may wait to be accepted. The kernel drops the next one, whose client tries again a second later:
+with libzmq's own 100, a few hundred at once held everybody up."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,12 @@ class Router:
         If the endpoint cannot be bound.
     AuthenticationError
         If a stranger's key was let in by the self-test.
+    SegmentSpaceError
+        If there are too few open files, or too little address space.
     """
 
     def __init__(self, endpoint: str, key: KeyPair | None, allowed: AllowList, *, self_test: bool = True) -> None:
+        require_room()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._authenticator: ThreadAuthenticator | None = None
         self._socket = self._context.socket(zmq.ROUTER)
@@ -68,6 +76,7 @@ class Router:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_NBYTES)
         socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        socket.setsockopt(zmq.BACKLOG, BACKLOG)
         socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10_000)
         if key is None:

@@ -37,7 +37,7 @@ void raise(const Fault& f) {
   PyErr_SetObject(type.ptr(), error.ptr());
 }
 
-// Looked at once in every wait slice and after every interrupted system call: a pending Ctrl-C ends the wait.
+// Looked at after every part of a wait that did not bring what was waited for: a pending Ctrl-C ends the wait.
 bool signalled() {
   nb::gil_scoped_acquire gil;
   return PyErr_CheckSignals() != 0;
@@ -200,6 +200,7 @@ void bind_producer(nb::module_& m) {
       .def_prop_ro("stride", [](const Producer& p) { return p.segment().stride; })
       .def_prop_ro("head", &Producer::head)
       .def_prop_ro("closed", &Producer::closed)
+      .def_prop_ro("forked", &Producer::forked)
       .def_prop_ro("claimed", &Producer::claimed)
       .def("write", &write, nb::arg("data"), nb::arg("timeout_ns"), nb::arg("evict_after_ns"), nb::arg("timestamp_ns") = 0)
       .def("writer",
@@ -335,15 +336,15 @@ void bind_consumer(nb::module_& m) {
            [](Consumer* self, const std::string& directory, const std::string& name, bool lossless, std::int64_t start,
               nb::bytes schema_hash, nb::bytes instance_id, std::uint64_t secret, std::optional<std::uint64_t> capacity,
               std::optional<std::uint64_t> slot_nbytes, std::optional<int> policy, std::optional<int> sync,
-              std::optional<int> checksum) {
+              std::optional<int> checksum, bool busy_poll) {
              const Expect expect{schema_hash, instance_id, secret, capacity, slot_nbytes, policy, sync, checksum};
              const std::string path = directory + "/" + name;
-             new (self) Consumer(directory, name, lossless, start, [&](const Header& h) { expect(h, path); });
+             new (self) Consumer(directory, name, lossless, start, [&](const Header& h) { expect(h, path); }, busy_poll);
            },
            nb::arg("directory"), nb::arg("name"), nb::kw_only(), nb::arg("lossless"), nb::arg("start"),
            nb::arg("schema_hash") = nb::bytes("", 0), nb::arg("instance_id") = nb::bytes("", 0), nb::arg("shared_secret") = 0,
            nb::arg("capacity") = nb::none(), nb::arg("slot_nbytes") = nb::none(), nb::arg("policy") = nb::none(),
-           nb::arg("sync_policy") = nb::none(), nb::arg("checksum_policy") = nb::none())
+           nb::arg("sync_policy") = nb::none(), nb::arg("checksum_policy") = nb::none(), nb::arg("busy_poll") = false)
       .def_prop_ro("path", &Consumer::path)
       .def_prop_ro("mapping", [](const Consumer& c) { return mapping_of(c.segment(), false); })
       .def_prop_ro("instance_id", [](const Consumer& c) { return as_bytes(c.header().identity.instance_id, 16); })

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import socket
 import stat
@@ -13,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zmq
 
-from labhub import BrokerConfig, BrokerService, Messenger, ProducerInfo
-from labhub.errors import AuthenticationError, InvalidArgument
+from labhub import BrokerConfig, BrokerService, ConsumerInfo, Messenger, ProducerInfo
+from labhub.errors import AuthenticationError, ChannelBusy, ChannelNotFound, InvalidArgument
 from labhub.transport.curve import CLIENT_KEY, ENROLLED, SERVER_KEY, KeyPair, data_directory, load_key
-from labhub.transport.dealer import Dealer
 
 ANY_PORT = "tcp://127.0.0.1:0"
 
@@ -29,24 +25,9 @@ def broker() -> Iterator[BrokerService]:
         yield service
 
 
-def knock(broker: BrokerService, key: KeyPair, server_key: str = "") -> bool:
+def knock(broker: BrokerService, key: KeyPair) -> bool:
     with Messenger(key) as messenger:
-        return messenger.connect(broker.endpoint, server_key or broker.public_key)
-
-
-def test_the_users_own_key_opens_and_a_strangers_does_not(broker: BrokerService) -> None:
-    assert knock(broker, load_key(CLIENT_KEY))
-    began = time.monotonic()
-    with pytest.raises(AuthenticationError, match="refused this client's key"):
-        knock(broker, KeyPair.random())
-    assert time.monotonic() - began < 2
-
-
-def test_a_wrong_server_key_is_noticed(broker: BrokerService) -> None:
-    began = time.monotonic()
-    with pytest.raises(AuthenticationError, match="does not answer to the public key"):
-        knock(broker, load_key(CLIENT_KEY), KeyPair.random().public)
-    assert time.monotonic() - began < 2
+        return messenger.connect(broker.endpoint, broker.public_key)
 
 
 def test_a_port_that_says_nothing_is_noticed() -> None:
@@ -70,31 +51,9 @@ def test_nobody_there_is_false_and_nonsense_is_refused() -> None:
         messenger.connect("somewhere", KeyPair.random().public)
 
 
-def test_an_enrolled_key_opens_until_it_is_revoked(broker: BrokerService) -> None:
-    guest = KeyPair.random()
-    enrolled = data_directory() / ENROLLED
-    enrolled.write_text(f"# guests\n{guest.public} ann\n")
-    with Messenger(guest) as messenger:
-        assert messenger.connect(broker.endpoint, broker.public_key)
-        assert messenger.list_channels() == []
-        enrolled.write_text("# nobody\n")
-        with pytest.raises(AuthenticationError, match="allow-list"):
-            messenger.list_channels()
-
-
 def test_anybody_may_come_where_that_is_wanted() -> None:
     with BrokerService(BrokerConfig(endpoint=ANY_PORT, allow="any")) as broker:
         assert knock(broker, KeyPair.random())
-
-
-def test_a_dead_authenticator_lets_nobody_in(broker: BrokerService) -> None:
-    assert broker._router is not None
-    assert broker._router._authenticator is not None
-    broker._router._authenticator.stop()
-    for key in (load_key(CLIENT_KEY), KeyPair.random()):
-        with Dealer(broker.endpoint, broker.public_key, key) as dealer:
-            with contextlib.suppress(AuthenticationError):  # refused is as good as not let in
-                assert not dealer.handshake(1.0)
 
 
 def test_other_interfaces_need_an_enrolled_key() -> None:
@@ -115,11 +74,10 @@ def test_key_files_are_private_and_persistent(name: str) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda p: p.chmod(0o644), "chmod 600"),
         (lambda p: p.write_text("nonsense"), "holds no key pair"),
         (lambda p: (p.rename(p.with_name("real")), p.symlink_to(p.with_name("real"))), "cannot be read"),
     ],
-    ids=["readable by others", "garbage", "symbolic link"],
+    ids=["garbage", "symbolic link"],
 )
 def test_key_files_that_are_not_to_be_trusted(spoil: Callable[[Path], Any], message: str) -> None:
     secret = load_key(CLIENT_KEY).secret
@@ -141,45 +99,25 @@ def test_someone_elses_channel_is_not_deregistered(broker: BrokerService) -> Non
         assert owner.discover_producer("c") is not None
 
 
-def test_idle_connections_lock_nobody_out(broker: BrokerService) -> None:
-    host, port = broker.endpoint.removeprefix("tcp://").split(":")
-    idle = [socket.create_connection((host, int(port))) for _ in range(300)]
-    try:
-        began = time.monotonic()
-        assert knock(broker, load_key(CLIENT_KEY))
-        assert time.monotonic() - began < 1
-    finally:
-        for connection in idle:
-            connection.close()
-
-
-def test_two_clients_with_one_routing_id_get_their_own_replies() -> None:
-    with BrokerService(BrokerConfig(endpoint=ANY_PORT, use_curve=False)) as broker, zmq.Context() as context:
-        clients = [context.socket(zmq.DEALER) for _ in range(2)]
-        try:
-            for client in clients:
-                client.setsockopt(zmq.ROUTING_ID, b"same")
-                client.connect(broker.endpoint)
-            for k, client in enumerate(clients):
-                body = json.dumps({"channel_name": f"c{k}", "correlation_id": str(k)}).encode()
-                client.send_multipart([b"DISC_REQ", body])
-            replies = [json.loads(c.recv_multipart()[1])["correlation_id"] if c.poll(500) else None for c in clients]
-            # libzmq refuses the second one of a routing id; whatever arrives is for its own receiver.
-            assert all(reply in (None, str(k)) for k, reply in enumerate(replies))
-            assert any(replies)
-        finally:
-            for client in clients:
-                client.close(0)
-
-
-def test_an_oversized_message_closes_its_connection_and_the_broker_serves_on() -> None:
-    with BrokerService(BrokerConfig(endpoint=ANY_PORT, use_curve=False)) as broker, zmq.Context() as context:
-        with context.socket(zmq.DEALER) as client:
-            client.setsockopt(zmq.LINGER, 0)
-            client.connect(broker.endpoint)
-            client.send_multipart([b"DISC_REQ", bytes(1 << 20)])
-            assert not client.poll(200)
-        with context.socket(zmq.DEALER) as client:
-            client.connect(broker.endpoint)
-            client.send_multipart([b"LIST_REQ", b"{}"])
-            assert client.poll(5000)
+def test_a_strangers_key_takes_nothing_over(broker: BrokerService) -> None:
+    """Whatever it has learnt from the broker itself about the channel, enrolled as it is: decision 7."""
+    guest = KeyPair.random()
+    (data_directory() / ENROLLED).write_text(guest.public)
+    known = {"instance_id": "ab" * 16, "epoch": 1}
+    with Messenger() as owner, Messenger(guest) as other:
+        for messenger in (owner, other):
+            assert messenger.connect(broker.endpoint, broker.public_key)
+        owner.register_producer("c", ProducerInfo("c", os.getpid(), bytes(32), 1, known)).result(5)
+        owner.report_metrics("c", {"rate": 1.0}).result(5)
+        found = other.discover_producer("c")
+        assert found is not None
+        for metadata in ({}, found.metadata, found.metadata | {"epoch": 2}):
+            with pytest.raises(ChannelBusy, match=str(os.getpid())):
+                other.register_producer("c", ProducerInfo("elsewhere", os.getpid(), bytes(32), 1, metadata)).result(5)
+        with pytest.raises(ChannelNotFound):
+            other.report_metrics("c", {"rate": 2.0}, producer_pid=os.getpid()).result(5)
+        assert other.query_metrics("c").values == {"rate": 1.0}
+        assert other.discover_producer("c") == found
+        taken_over = ProducerInfo("c", os.getpid(), bytes(32), 1, known | {"epoch": 2})
+        owner.register_producer("c", taken_over).result(5)  # which the same key may
+        assert other.discover_producer("c") == ConsumerInfo("c", bytes(32), 1, known | {"epoch": 2})

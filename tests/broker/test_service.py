@@ -10,7 +10,15 @@ from collections.abc import Callable
 import pytest
 
 from labhub import BrokerConfig, BrokerService, Messenger, ProducerInfo
-from labhub.errors import BrokerUnreachable, ChannelBusy, InvalidArgument, InvalidName, LabHubError, SchemaMismatch
+from labhub.errors import (
+    BrokerUnreachable,
+    ChannelBusy,
+    InvalidArgument,
+    InvalidName,
+    LabHubError,
+    SchemaMismatch,
+    SegmentSpaceError,
+)
 
 ANY_PORT = "tcp://127.0.0.1:0"
 
@@ -121,3 +129,22 @@ def test_long_lists_come_whole() -> None:
         for future in futures:
             future.result(5)
         assert [c.channel_name for c in messenger.list_channels()] == [f"c{k:03}" for k in range(250)]
+
+
+def test_a_resolver_that_fails_is_asked_again(
+    wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    places: list[tuple[str, str]] = []
+
+    def resolve() -> tuple[str, str]:
+        if not places:
+            raise SegmentSpaceError("no file can be opened")
+        return places[0]
+
+    with Messenger() as messenger:
+        with BrokerService(BrokerConfig(endpoint=ANY_PORT)) as first:
+            assert messenger.connect(first.endpoint, first.public_key, resolve=resolve)
+        wait_until(lambda: "cannot follow the broker: no file can be opened" in caplog.text, 30)
+        with BrokerService(BrokerConfig(endpoint=ANY_PORT)) as second:
+            places.append((second.endpoint, second.public_key))
+            wait_until(lambda: messenger.status == "connected", 30)

@@ -113,6 +113,17 @@ def test_an_enrolled_file_that_others_can_write_lets_nobody_in(labhub, mode):
             messenger.connect(broker.endpoint, broker.public_key)
 
 
+def test_an_enrolled_file_that_is_a_link_lets_nobody_in(labhub):
+    guest = KeyPair.random()
+    real = data_directory() / "real"
+    real.write_text(guest.public)
+    (data_directory() / ENROLLED).symlink_to(real)
+    assert labhub("key", "list").returncode == 4
+    with BrokerService(BrokerConfig(endpoint=ANY_PORT)) as broker, Messenger(guest) as messenger:
+        with pytest.raises(AuthenticationError):
+            messenger.connect(broker.endpoint, broker.public_key)
+
+
 def test_garbage_in_the_enrolled_file_ends_no_broker():
     guest = KeyPair.random()
     with BrokerService(BrokerConfig(endpoint=ANY_PORT)) as broker, Messenger() as messenger:

@@ -16,7 +16,7 @@ from labhub.datablock.producer import open_producer
 from labhub.errors import IncompatibleSegment, InvalidArgument, SchemaMismatch
 from labhub.hub import connect
 from tests.cpp.conftest import run
-from tests.crash.children import Child
+from tests.faults.children import Child
 
 FIELDS = "[('t', '<f8'), ('x', '<f4')]"
 POINT = Schema.infer(dtype=[("t", "<f8"), ("x", "<f4")])

@@ -25,7 +25,7 @@ from labhub.errors import (
     SegmentAccessError,
     VersionMismatch,
 )
-from tests.crash.children import Child
+from tests.faults.children import Child
 
 NUMBER = Schema.infer(dtype="i8")
 ABI_OFFSET = 8  # layout.hpp: after the magic

@@ -179,6 +179,22 @@ def test_datasets_have_time_seq_units_and_notes() -> None:
         assert c.snapshot().to_pandas().index.names == ["time", "v_0"]
 
 
+def test_fields_with_the_name_of_a_coordinate_get_another_one() -> None:
+    schema = Schema.infer(
+        dtype=[("time", "f8"), ("seq", "u8"), ("seq_", "u8"), ("lead", "f4")], shape=(2,), dims=("lead",),
+        units={"time": "s"},
+    )  # fmt: skip
+    with open_producer("x", schema) as p, open_consumer("x", schema) as c:
+        p.write([(0.5, 7, 8, 1.0)] * 2)
+        batch = next(c.batches())
+        ds = batch.to_xarray()
+        assert list(ds.data_vars) == ["time_", "seq__", "seq_", "lead_"]
+        assert ds.time_.attrs == {"units": "s"}
+        assert ds.seq__.values.tolist() == [[7, 7]]
+        assert (ds.seq.values.tolist(), ds.time.values[0]) == ([0], batch.time[0])
+        assert list(batch.to_pandas().columns) == ["time_", "seq__", "seq_", "lead_", "seq"]
+
+
 def test_blocks_of_samples_get_a_time_for_each_sample() -> None:
     schema = Schema.infer(np.zeros((10, 2), "f4"), dims=("time", "channel"), sample_rate=1000, units="mV")
     with open_producer("x", schema) as p, open_consumer("x", schema) as c:
@@ -244,6 +260,18 @@ def test_asyncio_iterates_and_a_cancelled_wait_loses_nothing(
         with pytest.raises(TimeoutExpired), open_producer("y", NUMBER), open_consumer("y", NUMBER) as other:
             asyncio.run(anext(other.batches(timeout=0.02)))  # type: ignore[arg-type]
     wait_until(lambda: not [t for t in threading.enumerate() if "asyncio" in t.name], what="the executor's end")
+
+
+def test_a_closed_reader_makes_place_even_while_somebody_holds_its_views() -> None:
+    with open_producer("x", NUMBER, lossless="single") as p, open_consumer("x", NUMBER, mode="lossless") as first:
+        p.write(1)
+        with first.slot() as s:
+            view = s.array
+        first.close()
+        with open_consumer("x", NUMBER, mode="lossless") as second:
+            p.write(2)
+            assert next(second.batches(timeout=1)).data.tolist() == [2]
+        assert view.base is not None
 
 
 def test_an_evicted_reader_is_told_exactly_and_goes_on() -> None:

@@ -175,6 +175,20 @@ def test_back_pressure_ends_in_an_error_that_names_the_reader() -> None:
         p.write(4)
 
 
+def test_a_stuck_reader_is_evicted_when_its_time_is_up_and_not_a_wait_slice_later() -> None:
+    schema = Schema.infer(dtype="i8")
+    waited = []
+    with open_producer("x", schema, capacity=1, evict_after=0.005) as p:
+        for _ in range(10):  # one of them is not held up by a busy machine
+            with open_consumer("x", schema, mode="lossless"):
+                p.write(0)
+                before = p.stats()["blocked_ns"]
+                p.write(1)
+                waited.append(p.stats()["blocked_ns"] - before)
+        assert p.stats()["evictions"] == 10
+    assert 5e6 <= min(waited) < 45e6
+
+
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".x", "a\0", "\ud800", "ｘ", "a" * 129, 7, None])
 def test_hostile_names(name: Any) -> None:
     with pytest.raises(InvalidName):

@@ -72,5 +72,7 @@ def troubles() -> list[Finding]:
 
 def trouble() -> Finding:
     """Return the only finding that is not well."""
-    (finding,) = troubles()
+    found = troubles()
+    assert len(found) == 1, found
+    (finding,) = found
     return finding

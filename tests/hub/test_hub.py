@@ -17,7 +17,6 @@ from labhub.errors import (
     ChannelNotFound,
     ClosedError,
     Evicted,
-    ForkedProcessError,
     InvalidArgument,
     InvalidName,
     LabHubError,
@@ -306,26 +305,23 @@ def test_a_timeout_names_the_channel_and_the_iteration_goes_on(hub):
         assert next(stream).data.tolist() == [1.0]
 
 
-def test_a_forked_child_is_told_and_leaves_the_parent_alone(hub):
-    producer = hub.producer("x", dtype="f8")
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            producer.write(1.0)
-        except ForkedProcessError:
-            try:
-                hub.channels()
-            except ForkedProcessError:
-                producer.close()
-                code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    producer.write(2.0)
-    assert hub.find("x").liveness == "alive"
-    producer.close()
-
-
 def test_the_names_of_the_package_lead_here():
     assert labhub.connect is connect
+
+
+@pytest.mark.parametrize("busy_poll", [False, True])
+def test_a_reader_polls_if_it_is_asked_to_and_goes_on_when_its_channel_comes_back(hub, busy_poll):
+    def used_while_waiting():
+        began = time.thread_time()
+        with pytest.raises(TimeoutExpired):
+            next(c.batches(timeout=0.5))
+        return time.thread_time() - began
+
+    first = hub.producer("x", dtype="i8")
+    with hub.consumer("x", follow=True, busy_poll=busy_poll) as c:
+        assert (used_while_waiting() > 0.1) is busy_poll
+        first.close()
+        with hub.producer("x", dtype="i8") as second:
+            second.write(7)
+            assert next(c.batches(timeout=10)).data == 7
+            assert (used_while_waiting() > 0.1) is busy_poll

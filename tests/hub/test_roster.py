@@ -79,8 +79,11 @@ def test_a_dead_producer_is_told_once_by_list_and_event() -> None:
     roster = known(entry())
     assert kinds(roster.compare([entry(liveness="dead")], 1, 0.0, anew=False)) == ["producer_died c"]
     assert roster.happened(event(EventKind.PRODUCER_DIED, 2)) == []
-    assert roster.compare([entry(liveness="alive")], 3, 0.0, anew=False) == []
-    assert kinds(roster.happened(event(EventKind.PRODUCER_DIED, 4))) == ["producer_died c"]
+    (back,) = roster.compare([entry(liveness="alive")], 3, 0.0, anew=False)
+    assert (back.kind, back.detail) == ("appeared", "its producer, process 1, is back")
+    assert roster.compare([entry(liveness="alive")], 4, 0.0, anew=False) == []
+    assert kinds(roster.happened(event(EventKind.PRODUCER_DIED, 5))) == ["producer_died c"]
+    assert kinds(roster.happened(event(EventKind.APPEARED, 6, entry(liveness="alive")))) == ["appeared c"]
     assert kinds(known().compare([entry(liveness="dead")], 1, 0.0, anew=False)) == ["appeared c", "producer_died c"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 
 import numpy as np
@@ -13,22 +12,6 @@ from labhub.errors import ChannelNotFound, InvalidArgument, SchemaConflict, Sche
 
 FIELDS = [("a", "f4"), ("b", "i2"), ("c", "f8")]
 
-HOLDER = """
-    import sys, labhub
-    with labhub.connect() as hub, hub.producer("x", dtype={dtype!r}, units="V") as p:
-        print("ready", flush=True)
-        sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def holder(hub, run_elsewhere):
-    process = run_elsewhere(HOLDER.format(dtype=FIELDS))
-    assert process.stdout.readline() == "ready\n"
-    yield process
-    process.stdin.close()
-    process.wait(10)
-
 
 def test_the_schema_of_a_channel(hub):
     with hub.producer("x", dtype=FIELDS, units={"a": "V"}) as producer:
@@ -38,35 +21,6 @@ def test_the_schema_of_a_channel(hub):
             hub.schema("xx")
     with pytest.raises(ChannelNotFound, match="It knows no channel yet"):
         hub.schema("x")
-
-
-def test_another_process_with_other_fields_is_told_each_of_them(hub, holder, private_dirs):
-    with pytest.raises(SchemaConflict, match=rf"already has a producer: pid {holder.pid} ") as caught:
-        hub.producer("x", dtype=[("a", "f4"), ("b", "i4"), ("d", "f8")])
-    assert caught.value.pid == holder.pid
-    assert caught.value.difference == (
-        "field 'b': <i4 at byte 4 here, <i2 at byte 4 there",
-        "field 'd': <f8 at byte 8 here, missing there",
-        "field 'c': missing here, <f8 at byte 6 there",
-    )
-    for line in caught.value.difference:
-        assert line in str(caught.value)
-    assert hub.find("x").producer_pid == holder.pid
-
-
-def test_every_other_order_of_the_fields_is_told(hub, holder):
-    for fields in itertools.permutations(FIELDS):
-        wanted = Schema.infer(dtype=list(fields))
-        if list(fields) == FIELDS:
-            hub.consumer("x", schema=wanted).close()
-            continue
-        with pytest.raises(SchemaMismatch) as register:
-            hub.producer("x", dtype=list(fields))
-        with pytest.raises(SchemaMismatch) as attach:
-            hub.consumer("x", schema=wanted)
-        moved = [name for name, _ in fields if wanted.dtype.fields[name][1] != np.dtype(FIELDS).fields[name][1]]
-        for caught in (register, attach):
-            assert [line.split("'")[1] for line in caught.value.difference] == moved
 
 
 @pytest.mark.parametrize("dtype", ["f4", ">f8", "u8", "S8", "M8[ns]"])

@@ -15,7 +15,6 @@ from labhub.errors import (
     BrokerUnreachable,
     ClosedError,
     ConcurrentUseError,
-    ForkedProcessError,
     InvalidArgument,
     QuotaExceeded,
     TimeoutExpired,
@@ -25,7 +24,7 @@ from labhub.hub.roster import RETURN_GRACE
 from labhub.hub.watching import MAX_UNREAD, Inbox
 from labhub.protocol.client_state import Gap
 from labhub.protocol.messages import Event, EventKind
-from tests.hub.test_trouble import ANY_PORT, interrupted_soon
+from tests.hub.test_trouble import ANY_PORT
 
 
 def told(watch, n):
@@ -142,14 +141,6 @@ def test_a_broker_that_is_killed_again_and_again(endless_broker, wait_until):
         assert [channel.name for channel in hub.channels()] == [f"x{k}" for k in range(5)]
 
 
-def test_ctrl_c_ends_the_wait_and_the_iteration_goes_on(hub):
-    with hub.watch() as watch:
-        with interrupted_soon():
-            next(watch)
-        with hub.producer("x", dtype="f8"):
-            assert told(watch, 1) == ["appeared x"]
-
-
 @pytest.mark.parametrize("close", ["watch", "hub"])
 def test_closing_from_another_thread_ends_the_iteration(broker, close):
     with connect() as hub:
@@ -235,24 +226,6 @@ def test_a_broker_that_is_away(wait_until):
         next(watch)
     hub.close()
     assert list(watch) == []
-
-
-def test_a_forked_child_is_told(hub):
-    watch = hub.watch()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            next(watch)
-        except ForkedProcessError:
-            watch.close()
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    with hub.producer("x", dtype="f8"):
-        assert told(watch, 1) == ["appeared x"]
-    watch.close()
 
 
 @pytest.mark.parametrize("bad", [{"pattern": ""}, {"pattern": 7}, {"timeout": -1}, {"timeout": "soon"}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -227,3 +228,19 @@ def test_bad_input_is_one_clear_line(run: Run, capsys: pytest.CaptureFixture[str
     captured = capsys.readouterr()
     assert message in captured.err
     assert "Traceback" not in captured.err + captured.out
+
+
+def test_an_interrupted_stop_can_be_repeated(producers: BackgroundProducers, wait_until: Wait) -> None:
+    cell = (
+        "import time\nprint('on', flush=True)\nwhile True:\n  try: time.sleep(1000)\n  except KeyboardInterrupt: pass"
+    )
+    handle = producers.start("stubborn", cell)
+    wait_until(lambda: handle.log() == "on", 20)
+    interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        handle.stop()
+    assert psutil.pid_exists(handle.pid)
+    handle.stop()
+    assert not psutil.pid_exists(handle.pid)
+    assert handle.state == "stopped"

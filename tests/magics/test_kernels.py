@@ -1,12 +1,10 @@
-"""Background producers of a real notebook kernel: what an Interrupt, a kill and a restart do to them."""
+"""Background producers of a real notebook kernel: what an Interrupt leaves running, and what pins nothing."""
 
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -15,20 +13,9 @@ import labhub
 from labhub import runtime
 from labhub.datablock.location import segment_directory
 from labhub.hub import Hub
-from labhub.notebook.background import remove_leftovers
-
-if TYPE_CHECKING:
-    from tests.magics.conftest import Notebook
+from tests.kernels import PUMP, Notebook
 
 Wait = Callable[..., None]
-
-PUMP = """%%hub_producer pump
-import labhub, time
-with labhub.connect().producer("pump.p", like=1.5) as p:
-    while True:
-        p.write(2.5)
-        time.sleep(0.005)
-"""
 
 
 @pytest.fixture
@@ -62,39 +49,6 @@ def test_an_interrupt_leaves_it_running(notebook: Notebook, hub: Hub, pid: int) 
     assert "running" in notebook.run("%hub_producers")
     assert notebook.run("%hub_producers stop pump") == "BackgroundProducer('pump', stopped)"
     assert hub.channels() == []
-
-
-def test_a_killed_notebook_takes_it_along(notebook: Notebook, hub: Hub, pid: int, wait_until: Wait) -> None:
-    assert segments() == ["pump.p"]
-    os.kill(notebook.process.pid, signal.SIGKILL)
-    notebook.process.wait(10)
-    wait_until(lambda: not psutil.pid_exists(pid), 5, "the end of the producer")
-    wait_until(lambda: not hub.channels() and not segments(), 20, "the end of its channel and segment")
-    remove_leftovers()
-    assert list(runtime.runtime_directory().glob("kernels-*")) == []
-
-
-def test_one_that_is_killed_with_its_notebook_is_buried(
-    notebook: Notebook, hub: Hub, pid: int, wait_until: Wait
-) -> None:
-    os.kill(pid, signal.SIGSTOP)  # so that it cannot close anything
-    os.kill(notebook.process.pid, signal.SIGKILL)
-    os.kill(pid, signal.SIGKILL)
-    notebook.process.wait(10)
-    wait_until(lambda: not psutil.pid_exists(pid), 5, "the end of the producer")
-    wait_until(lambda: not hub.channels() and not segments(), 20, "the end of its channel and segment")
-    assert len(list(runtime.runtime_directory().glob("kernels-*"))) == 1  # what the killed ones could not remove
-    remove_leftovers()
-    assert list(runtime.runtime_directory().glob("kernels-*")) == []
-
-
-def test_a_restarted_kernel_has_none(notebook: Notebook, hub: Hub, pid: int, wait_until: Wait) -> None:
-    notebook.manager.restart_kernel()
-    notebook.client.wait_for_ready(timeout=30)
-    wait_until(lambda: not psutil.pid_exists(pid), 5, "the end of the producer")
-    wait_until(lambda: not hub.channels() and not segments(), 20, "the end of its channel and segment")
-    assert list(runtime.runtime_directory().glob("kernels-*")) == []
-    assert notebook.run("%load_ext labhub\n%hub_producers") == "no background producers"
 
 
 def test_a_broker_in_the_kernel_ends_with_it(notebook: Notebook, wait_until: Wait) -> None:

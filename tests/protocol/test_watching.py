@@ -58,6 +58,27 @@ def test_a_dead_producer_is_told_when_it_dies_and_when_it_is_removed() -> None:
     assert talk.events() == [("gone", "c", 2)]
 
 
+@pytest.mark.parametrize("refresh", [False, True], ids=["heartbeats", "registers again"])
+def test_a_producer_that_was_told_dead_and_is_back(refresh: bool) -> None:
+    """Its client was cut off for so long that its heartbeats ran out."""
+    talk = Watched()
+    talk.register()
+    talk.say(ALICE, "HEARTBEAT_REQ", producer_pid=1, channels=["c"])
+    now = HEARTBEAT_EXPIRY + 1.0
+    talk.say(BOB, "WATCH_REQ", now - 2.0, watch_id="w")
+    talk.tick(now)
+    version = talk.state.version
+    if not refresh:
+        talk.say(ALICE, "HEARTBEAT_REQ", now, producer_pid=1, channels=["c"])
+    talk.register(now=now)
+    for later in (1.0, 2.0):
+        talk.tick(now + later)
+    assert talk.state.version == version + 1
+    assert talk.told[-1][1]["detail"] == "its producer, process 1, is back"
+    assert talk.told[-1][1]["channel"]["channel_name"] == "c"
+    assert talk.events() == [("appeared", "c", 0), ("producer_died", "c", 1), ("appeared", "c", 2)]
+
+
 def test_a_takeover_is_one_event_that_says_so() -> None:
     talk = Watched()
     talk.register(metadata={"instance_id": "i", "epoch": 1})
@@ -130,6 +151,16 @@ def test_a_watch_belongs_to_a_connection_and_a_pattern() -> None:
     assert talk.say(BOB, "WATCH_REQ", watch_id="w", pattern="x")["renewed"] is False
     assert talk.say(Peer(BOB.routing_id, "another key"), "WATCH_REQ", watch_id="w", pattern="x")["renewed"] is False
     assert len(talk.state.watches) == 2
+
+
+def test_a_routing_id_that_another_client_has_now_hears_nothing_of_the_earlier_one() -> None:
+    talk = Watched()
+    talk.say(Peer(BOB.routing_id, BOB.key), "DISC_REQ", channel_name="x")
+    assert len(talk.state.watches) == 1
+    talk.say(Peer(BOB.routing_id, ALICE.key), "DISC_REQ", channel_name="x")
+    assert len(talk.state.watches) == 0
+    talk.register()
+    assert talk.events() == []
 
 
 def test_unwatching_ends_it_and_twice_is_harmless() -> None:

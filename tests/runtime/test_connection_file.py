@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from labhub import liveness, runtime
-from labhub.errors import InvalidName, SegmentAccessError
+from labhub.errors import InvalidName, LabHubError, SegmentAccessError
 from labhub.runtime import ConnectionFile
 
 
@@ -85,3 +87,45 @@ def test_the_start_of_a_process_does_not_hang_on_the_wall_clock() -> None:
     assert liveness.start_time_of(child.pid) is None
     uptime = ConnectionFile.of_this_process("lab", "tcp://127.0.0.1:1", "key").uptime
     assert 0 <= uptime <= time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def test_without_open_files_nobody_is_dead() -> None:
+    """What cannot be read now is an error, not an answer, and can be read again later."""
+    mine = ConnectionFile.of_this_process("lab", "tcp://127.0.0.1:1", "key")
+    mine.write()
+    code = """
+import os, resource
+from labhub import liveness, runtime
+from labhub.errors import SegmentSpaceError
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, 4096))
+for look in (lambda: runtime.find_live("lab"), lambda: liveness.start_time_of(os.getpid()), liveness.boot_id):
+    try:
+        look()
+    except SegmentSpaceError as error:
+        assert "ulimit -n" in str(error)
+    else:
+        raise AssertionError("it could be read")
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+assert liveness.boot_id()
+assert runtime.find_live("lab").alive
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    mine.remove()
+
+
+def test_a_lock_whose_holder_cannot_be_found_is_waited_for(private_dirs: Path) -> None:
+    """It is a broker that was killed a moment ago, or one that has not written its connection file yet."""
+    with (private_dirs / "run" / "broker-lab.lock").open("w") as dying:
+        fcntl.flock(dying, fcntl.LOCK_EX)
+        end = threading.Timer(0.1, lambda: fcntl.flock(dying, fcntl.LOCK_UN))
+        end.start()
+        with runtime.claimed("lab"):
+            end.join()
+            announce = threading.Timer(0.1, ConnectionFile.of_this_process("lab", "tcp://127.0.0.1:1", "key").write)
+            announce.start()
+            with pytest.raises(LabHubError, match=rf"runs already: pid {os.getpid()} at tcp://127.0.0.1:1"):
+                with runtime.claimed("lab"):
+                    pass
+        announce.join()
+    runtime.path_of("lab").unlink()

@@ -207,14 +207,32 @@ void scrambled(std::uint64_t count) {
   }
 }
 
-// A large file without blocks: whoever populates its map before looking at the header allocates all of it.
+constexpr std::uint64_t kHole = std::uint64_t{192} << 20;
+
+// The header of a segment of about kHole bytes, right in everything; and how large the segment is.
+std::vector<std::uint8_t> large_header(std::uint64_t& total) {
+  auto bytes = sane;
+  auto& g = reinterpret_cast<Header*>(bytes.data())->geometry;
+  labhub::Sizes s{};
+  g.capacity = 3;
+  g.slot_nbytes = kHole / 3;
+  expect(labhub::compute_sizes(g.capacity, g.slot_nbytes, 4096, 4096, s), "a geometry that cannot be");
+  g.stride = s.stride;
+  g.payload_offset = s.payload_offset;
+  g.total_nbytes = total = s.total_nbytes;
+  return bytes;
+}
+
+// A large file without blocks: whoever populates its map before looking at the header, and for holes, allocates all of it.
 void sparse() {
-  constexpr std::uint64_t kHole = std::uint64_t{192} << 20;
-  const std::vector<std::uint8_t> fronts[] = {{}, sane, std::vector<std::uint8_t>(512, 0xFF)};
+  std::uint64_t right = 0;
+  const auto large = large_header(right);
+  const std::vector<std::uint8_t> fronts[] = {{}, sane, std::vector<std::uint8_t>(512, 0xFF), large};
   for (const auto& front : fronts)
     for (int way = 0; way < 5; ++way) {
       write_file(front);
-      expect(::truncate(path.c_str(), kHole) == 0, "cannot make a sparse file");
+      const auto size = front == large ? right : kHole;
+      expect(::truncate(path.c_str(), static_cast<off_t>(size)) == 0, "cannot make a sparse file");
       const auto blocks = [] {
         struct stat s {};
         return ::stat(path.c_str(), &s) == 0 ? static_cast<std::uint64_t>(s.st_blocks) * 512 : 0;

@@ -40,7 +40,7 @@ struct SpaceWake : rl::test_suite<SpaceWake, 2> {
         payload($) = 1;
         return;
       }
-      futex.wait(0, word, w);  // mirrors producer.hpp: futex_wait(h.space.word, word, deadline.slice())
+      futex.wait(0, word, w);  // mirrors producer.hpp: futex_wait(h.space.word, word, std::min(deadline.slice(), b.rest_ns))
       if (!futex.quiet()) return;  // asleep: after() tells whether somebody woke it
     }
   }

@@ -44,8 +44,8 @@ struct Got {
 class Consumer : public Endpoint {
  public:
   Consumer(const std::string& directory, const std::string& name, bool lossless, std::int64_t start,
-           const std::function<void(const Header&)>& accept = {})
-      : lossless_(lossless) {
+           const std::function<void(const Header&)>& accept = {}, bool busy_poll = false)
+      : lossless_(lossless), busy_poll_(busy_poll) {
     check_name(name);
     path_ = directory + "/" + name;
     const DirectoryHandle dir(directory, false);
@@ -67,7 +67,7 @@ class Consumer : public Endpoint {
     LABHUB_FAILPOINT(register_placed);
   }
   ~Consumer() {
-    if (!closed() && !file_->forked()) leave();
+    if (!closed() && !forked()) leave();
   }
 
   bool lossless() const { return lossless_; }
@@ -169,7 +169,7 @@ class Consumer : public Endpoint {
 
   void close() {
     InUse guard(*this, true);
-    if (!closed() && !file_->forked()) leave();
+    if (!closed() && !forked()) leave();
   }
 
  private:
@@ -277,7 +277,7 @@ class Consumer : public Endpoint {
       const std::int64_t n = behind(head());
       return n <= 0 ? 0 : std::min<std::int64_t>(n, static_cast<std::int64_t>(segment_->capacity));
     };
-    for (;;) {
+    for (bool waited = false;; waited = true) {
       if (lossless_) check_evicted();
       // Order: closed before commit. The producer commits before it closes, so whoever sees closed sees every commit.
       const bool over = ended();
@@ -290,9 +290,10 @@ class Consumer : public Endpoint {
         throw Fault(Code::producer_gone, "the producer of " + path_ + ", process " + str(producer_pid()) +
                     ", died without closing the channel; start it again, readers go on").with("pid", std::int64_t{producer_pid()});
       }
+      if (waited) check(interrupted);  // after the look: to take the GIL for it is a seventh of a polled round trip
       if (deadline.passed()) return 0;
-      if (sleep_armed(h, n)) futex_wait(h.data.word, expected_, deadline.slice());
-      check(interrupted);
+      if (busy_poll_) poll([&] { return unread() != n || ended(); }, deadline);
+      else if (sleep_armed(h, n)) futex_wait(h.data.word, expected_, deadline.slice());
     }
   }
 
@@ -453,7 +454,7 @@ class Consumer : public Endpoint {
     file_->close();  // drops the line's lock
   }
 
-  bool lossless_, open_ = false;
+  bool lossless_, busy_poll_, open_ = false;
   int line_ = -1;
   std::uint64_t generation_ = 0, cursor_ = 0, lost_ = 0, received_ = 0;
   std::uint64_t pending_ = 0;  // lost, and not yet told

@@ -84,8 +84,16 @@ class Creation {
 
   bool refuse_live(const OpenFile& o) {
     auto map = map_checked(o, path_, PROT_READ, 0);
-    if (!still_there(dir_, name_, o.status)) return false;
-    const auto pid = reinterpret_cast<Header*>(map->base())->owner.pid.load(std::memory_order_relaxed);
+    const OwnerLine& owner = reinterpret_cast<Header*>(map->base())->owner;
+    std::uint32_t pid = 0;
+    // Whoever took the lock a moment ago has not signed yet, or only buries the segment: the name is a dead one's then.
+    for (int look = 0; look < 100; ++look) {
+      if (!locked_by_other(o.file->get(), kProducerLock) || !still_there(dir_, name_, o.status)) return false;
+      pid = owner.pid.load(std::memory_order_relaxed);
+      if (start_time(str(pid)) == owner.start_time.load(std::memory_order_relaxed)) break;
+      const timespec millisecond{0, 1'000'000};
+      ::nanosleep(&millisecond, nullptr);
+    }
     throw Fault(Code::busy, path_ + " already has a live producer, process " + str(pid) +
                             "; close that one first, or choose another channel name").with("pid", std::int64_t{pid});
   }
@@ -171,6 +179,7 @@ class Creation {
     h.commit.created_ns = clock_ns(CLOCK_REALTIME);
     h.commit.commit.store(first_seq_, std::memory_order_relaxed);
     h.data.word.store(data_word(first_seq_), std::memory_order_relaxed);
+    sign(h.owner);  // before the file has a name: whoever is refused by us is told by whom
     LABHUB_FAILPOINT(create_initialised);
     g.magic.store(kMagic, std::memory_order_release);  // pairs with the acquire load in map_checked
     LABHUB_FAILPOINT(create_finished);

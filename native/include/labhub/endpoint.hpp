@@ -14,9 +14,9 @@ namespace labhub {
 using Interrupted = bool (*)();  // true: a signal handler asked to stop; looked at once in every slice; may be null
 
 // Field 22 of /proc/<pid>/stat: start of the process in clock ticks since boot. Together with the pid it names a process.
-inline std::uint64_t start_time() {
+inline std::uint64_t start_time(const std::string& process = "self") {
   unsigned long long ticks = 0;
-  if (std::FILE* f = std::fopen("/proc/self/stat", "re")) {
+  if (std::FILE* f = std::fopen(("/proc/" + process + "/stat").c_str(), "re")) {
     char line[1024];
     const std::size_t n = std::fread(line, 1, sizeof line - 1, f);
     std::fclose(f);
@@ -28,9 +28,15 @@ inline std::uint64_t start_time() {
   return ticks;
 }
 
+inline void sign(OwnerLine& owner) {
+  owner.pid.store(static_cast<std::uint32_t>(::getpid()), std::memory_order_relaxed);
+  owner.start_time.store(start_time(), std::memory_order_relaxed);
+}
+
 class Endpoint {
  public:
   bool closed() const { return !file_ || file_->get() < 0; }
+  bool forked() const { return file_ && file_->forked(); }
   const std::string& path() const { return path_; }
   const Segment& segment() const { return *segment_; }
   Header& header() const { return segment_->header(); }
@@ -40,10 +46,11 @@ class Endpoint {
   class InUse {  // acquire/release: the next thread sees what the last one left in the private fields
    public:
     explicit InUse(Endpoint& e, bool even_closed = false) : e_(e) {
-      if (e.in_use_.exchange(true, std::memory_order_acquire))
+      // The thread that was inside a call when its process forked is not there in the child.
+      if (e.in_use_.exchange(true, std::memory_order_acquire) && !e.forked())
         throw Fault(Code::concurrent, "another thread is inside a call on " + e.path_ + "; give each thread its own "
                                       "consumer, and let one thread write");
-      const char* why = !e.file_ ? "closed" : e.file_->forked() ? "forked" : e.closed() ? "closed" : nullptr;
+      const char* why = e.forked() ? "forked" : e.closed() ? "closed" : nullptr;
       if (why && !even_closed) {
         e.in_use_.store(false, std::memory_order_release);
         if (*why == 'f')

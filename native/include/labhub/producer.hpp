@@ -29,7 +29,7 @@ class Producer : public Endpoint {
     begin();
   }
   ~Producer() {
-    if (!closed() && !file_->forked()) finish();
+    if (!closed() && !forked()) finish();
   }
 
   bool took_over() const { return took_over_; }
@@ -53,7 +53,7 @@ class Producer : public Endpoint {
 
   void abort() {
     InUse guard(*this, true);
-    if (!claimed_) return;
+    if (!claimed_ || forked()) return;
     claimed_ = false;  // the seq stays odd, which nobody can read, and is used again by the next claim
     add(header().counters.aborts, 1);
     LABHUB_FAILPOINT(aborted);
@@ -112,15 +112,14 @@ class Producer : public Endpoint {
 
   void close() {
     InUse guard(*this, true);
-    if (!closed() && !file_->forked()) finish();
+    if (!closed() && !forked()) finish();
   }
 
  private:
   void begin() {
     Header& h = header();
     epoch_ = h.owner.epoch.load(std::memory_order_relaxed) + 1;
-    h.owner.pid.store(static_cast<std::uint32_t>(::getpid()), std::memory_order_relaxed);
-    h.owner.start_time.store(start_time(), std::memory_order_relaxed);
+    if (took_over_) sign(h.owner);  // else its creator, who is us, has done so
     LABHUB_FAILPOINT(owner_pid_stored);
     h.owner.epoch.store(epoch_, std::memory_order_release);  // pairs with the acquire load of probes: pid is ours then
     LABHUB_FAILPOINT(owner_epoch_stored);
@@ -265,7 +264,7 @@ class Producer : public Endpoint {
                     str(b.lag) + " slots behind; stop it, let it read faster, or set evict_after")
             .with("pid", std::int64_t{b.pid}).with("lag", static_cast<std::int64_t>(b.lag));
       }
-      futex_wait(h.space.word, word, deadline.slice());
+      futex_wait(h.space.word, word, std::min(deadline.slice(), b.rest_ns));
       check(interrupted);
     }
   }
@@ -274,6 +273,7 @@ class Producer : public Endpoint {
     bool evicted = false;
     std::uint32_t pid = 0;
     std::uint64_t lag = 0;
+    std::int64_t rest_ns = kSlice;  // until one of them is stuck for too long; no wake-up announces that either
   };
 
   Blocker evict_or_find_blocker(std::int64_t evict_after_ns) {
@@ -296,7 +296,10 @@ class Producer : public Endpoint {
         }
         LABHUB_FAILPOINT(evict_done);
         found.evicted = true;
-      } else if (head_ - cursor >= found.lag) {
+        continue;
+      }
+      if (evict_after_ns >= 0) found.rest_ns = std::min(found.rest_ns, evict_after_ns - (now - w.since));
+      if (head_ - cursor >= found.lag) {
         found.pid = line.pid.load(std::memory_order_relaxed);
         found.lag = head_ - cursor;
       }

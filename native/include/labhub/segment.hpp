@@ -2,10 +2,12 @@
 #pragma once
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -114,16 +116,36 @@ inline void check_private(const struct stat& s, bool directory, const std::strin
     throw Fault(Code::access, path + " is open to other users; run: chmod go-rwx '" + path + "'").with("path", path);
 }
 
+// The place of a segment directory, opened. A link, or somebody else's, could lead us elsewhere; what anybody may write
+// into is good enough where nobody may rename another's entries there, as in /tmp.
+inline int open_place(const std::string& path, bool create) {
+  if (create && ::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) throw system_fault(errno, "cannot create", path);
+  const int fd = ::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0) throw system_fault(errno == ENOTDIR ? ELOOP : errno, "cannot open", path);
+  struct stat s {};
+  const bool known = ::fstat(fd, &s) == 0;
+  const bool ours = known && (s.st_uid == ::geteuid() || s.st_uid == 0);
+  if (ours && (!(s.st_mode & 022) || (s.st_mode & S_ISVTX))) return fd;
+  ::close(fd);
+  throw Fault(Code::access, path + (ours ? " can be written by other users; run: chmod go-w '" + path + "'"
+                                         : " belongs to uid " + str(s.st_uid) + "; choose another place"))
+      .with("path", path);
+}
+
 // The directory, opened and checked. Names are resolved relative to it, so that nobody can swap it afterwards.
 inline int open_directory(const std::string& path, bool create) {
   if (path.find('\0') != std::string::npos) throw Fault(Code::invalid_argument, "a directory name contains NUL");
-  if (create) {
-    const std::size_t slash = path.find_last_of('/');
-    if (slash != std::string::npos && slash > 0) ::mkdir(path.substr(0, slash).c_str(), 0700);
-    if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) throw system_fault(errno, "cannot create", path);
+  const std::size_t slash = path.find_last_of('/');
+  const int place = open_place(slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash), create);
+  const std::string name = path.substr(slash + 1);  // npos + 1 is 0
+  int fd = -1, error = 0;
+  if (create && ::mkdirat(place, name.c_str(), 0700) != 0) error = errno;
+  if (!error || error == EEXIST) {
+    fd = ::openat(place, name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    error = errno == ENOTDIR ? ELOOP : errno;
   }
-  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-  if (fd < 0) throw system_fault(errno == ENOTDIR ? ELOOP : errno, "cannot open the segment directory", path);
+  ::close(place);
+  if (fd < 0) throw system_fault(error, "cannot open the segment directory", path);
   struct stat s {};
   if (::fstat(fd, &s) != 0) s.st_mode = 0;
   try {
@@ -268,6 +290,18 @@ inline OpenFile open_file(const DirectoryHandle& dir, const std::string& name) {
   return o;
 }
 
+// A creator allocates every byte before its file has a name, so a hole means a foreign file, whatever its header says: to
+// populate its map would take memory on that word. Asked of tmpfs only: a disk that compresses has fewer blocks than bytes.
+inline void refuse_holes(const OpenFile& o, const std::string& path) {
+  struct statfs fs {};
+  const auto allocated = static_cast<std::uint64_t>(o.status.st_blocks) * 512;
+  if (::fstatfs(o.file->get(), &fs) != 0 || fs.f_type != TMPFS_MAGIC || allocated >= static_cast<std::uint64_t>(o.status.st_size))
+    return;
+  throw Fault(Code::incompatible, path + " is not a usable DataBlock segment: of its size of " +
+              str(static_cast<std::uint64_t>(o.status.st_size)) + " bytes only " + str(allocated) + " are allocated")
+      .with("path", path).with("field", std::string("size"));
+}
+
 inline std::shared_ptr<MemoryMap> map_checked(const OpenFile& o, const std::string& path,
                                               int protection = PROT_READ | PROT_WRITE, int extra = MAP_POPULATE) {
   const auto size = static_cast<std::uint64_t>(o.status.st_size);
@@ -280,6 +314,7 @@ inline std::shared_ptr<MemoryMap> map_checked(const OpenFile& o, const std::stri
     throw system_fault(errno, "cannot read the header of", path);
   const auto& early = *reinterpret_cast<const Header*>(first);
   check_header(early, early.geometry.magic.load(std::memory_order_relaxed), size, path);
+  refuse_holes(o, path);
   auto map = std::make_shared<MemoryMap>(o.file->get(), size, protection, extra);
   const auto& h = *reinterpret_cast<Header*>(map->base());
   // acquire: pairs with the release store of magic by the creator, which comes after all of the geometry

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -15,6 +16,8 @@
 namespace labhub {
 
 constexpr std::int64_t kSlice = 50'000'000;  // ns; a safety net for what no wake-up can announce: a death
+constexpr std::int64_t kPollSlice = 10'000'000;  // ns; while polling, nothing announces a signal either
+constexpr int kPolls = 512;  // between two looks at the clock: some 15 us
 
 inline std::int64_t clock_ns(clockid_t id) {
   timespec t{};
@@ -32,6 +35,7 @@ class Deadline {
     if (at_ == INT64_MAX) return kSlice;
     return std::max<std::int64_t>(0, std::min(kSlice, at_ - monotonic_ns()));
   }
+  std::int64_t slice_end() const { return std::min(at_, monotonic_ns() + kPollSlice); }
 
  private:
   static std::int64_t sum(std::int64_t now, std::int64_t timeout) {
@@ -48,6 +52,28 @@ inline void futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t expected,
 }
 inline void futex_wake(std::atomic<std::uint32_t>& word) {
   ::syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&word), FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+}
+
+inline void relax_cpu() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Returns as soon as `changed` is true, or after the slice; the caller looks again anyway. Nobody has to wake who waits like
+// this, which sets no bit. It costs a core; where that has to be shared after all, the others get their turn.
+template <class Changed>
+void poll(Changed changed, const Deadline& deadline) {
+  const std::int64_t end = deadline.slice_end();
+  do {
+    for (int k = 0; k < kPolls; ++k) {
+      if (changed()) return;
+      relax_cpu();
+    }
+    ::sched_yield();
+  } while (monotonic_ns() < end);
 }
 
 // Publish the head to sleepers. Exchange (acq_rel): its release side carries the commit or closed flag stored before;

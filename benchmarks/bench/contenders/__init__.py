@@ -1,0 +1,1 @@
+"""Who takes part, one file for each kind; `bench.catalogue` lists them."""
