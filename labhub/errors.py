@@ -326,7 +326,9 @@ class DamagedStore(LabHubError, ValueError):
 
 
 class RecordingError(LabHubError, OSError):
-    """A recording could not go on; what was committed before is readable, and the channels were not touched.
+    """A recording, or one of its channels, could not go on; what was committed before is readable.
+
+    The channels themselves were not touched.
 
     Attributes
     ----------

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from typing import TYPE_CHECKING
 
-from labhub.errors import BrokerUnreachable, LabHubError
+from labhub.errors import BrokerUnreachable, LabHubError, RecordingError
 from labhub.hub import Hub, connect, named_broker, running_broker, start_broker, stop_broker
 from labhub.runtime import ConnectionFile, find_live
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from labhub.notebook.background import BackgroundProducers
     from labhub.recording import Recording
     from labhub.replaying import Replay
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5570"
 
@@ -126,13 +129,24 @@ class Session:
         with contextlib.ExitStack() as stack:
             for broker in self._brokers.values():
                 stack.callback(broker.close)
-            for hub in self._hubs.values():
-                if hub.idle:
-                    stack.callback(hub.close)
+            stack.callback(self._close_idle_hubs)
             if self._producers is not None:
                 stack.callback(self._producers.close)
-            for running in (self.replay, self.recording):
-                if running is not None:
-                    stack.callback(running.stop)
+            if self.replay is not None:
+                stack.callback(self.replay.stop)
+            stack.callback(self._stop_recording)
         self._brokers.clear()
         self._hubs.clear()
+
+    def _close_idle_hubs(self) -> None:
+        for hub in self._hubs.values():
+            if hub.idle:
+                hub.close()
+
+    def _stop_recording(self) -> None:
+        if self.recording is None:
+            return
+        try:
+            self.recording.stop()
+        except RecordingError as error:  # unloading goes on; the store has what was committed
+            logger.warning("%s", error)

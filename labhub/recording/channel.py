@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -27,14 +28,20 @@ class Arrival:
         New slots.
     gaps : list of Gap
         What is missing before or among them.
+    clock_offset_ns : int
+        Wall clock of this machine when they had been read, less the time of the newest of them (in nanoseconds).
     ended : bool
         Nothing more comes.
+    error : str
+        Why nothing more comes, if something is wrong.
     """
 
     channel: str
     batch: Batch | None = None
     gaps: list[Gap] = field(default_factory=list)
+    clock_offset_ns: int = 0
     ended: bool = False
+    error: str = ""
 
 
 class ChannelReader:
@@ -68,8 +75,9 @@ class ChannelReader:
         self._thread.start()
 
     def stop(self, *, drain: bool = True) -> None:
-        """Ask it to end: after what is in the ring now has been read if `drain`, else at once. See `join`."""
-        self._last = self.consumer.head if drain else 0
+        """Ask it to end: after what is in the ring now has been read if `drain`, else at once. Twice is harmless."""
+        if not self._stop.is_set():
+            self._last = self.consumer.head if drain else 0
         self._stop.set()
         if not drain:
             self.consumer.close()
@@ -88,7 +96,8 @@ class ChannelReader:
             if not (isinstance(error, ClosedError) and self._stop.is_set()):
                 self.error = error
         finally:
-            self._deliver(Arrival(self.channel, gaps=self._gaps, ended=True))
+            why = "" if self.error is None else str(self.error)
+            self._deliver(Arrival(self.channel, gaps=self._gaps, ended=True, error=why))
 
     def _finished(self) -> bool:
         return self._ended or (self._stop.is_set() and self.consumer.cursor >= self._last)
@@ -114,7 +123,7 @@ class ChannelReader:
         self._epoch = batch.epoch
         self.n_slots += len(batch)
         gaps, self._gaps = self._gaps, []
-        self._deliver(Arrival(self.channel, batch, gaps))
+        self._deliver(Arrival(self.channel, batch, gaps, time.time_ns() - int(batch.timestamp_ns[-1])))
 
     def _next(self) -> Batch | None:
         """Read what is there once half the ring is full or a moment has passed; None at the end of the stream."""

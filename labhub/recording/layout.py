@@ -7,15 +7,19 @@ live channel shows its history. Beside it are what a replay needs of each slot, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labhub.datablock.batch import Batch
+from labhub.datablock.batch import Batch, beside, columns_of
 from labhub.schema import TIME, Schema
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 CONVENTIONS = "CF-1.12"
 SLOT, GAP = "slot", "gap"
@@ -23,8 +27,14 @@ CHUNK_NBYTES = 4 * 1024 * 1024
 """What a chunk of the widest array takes before compression (in bytes), or one slot."""
 FEWEST_ROWS, MOST_ROWS = 4096, 65536
 """Rows of a chunk: not less of a narrow array, which would be many small files, and not more of any."""
+OWN, OWN_PREFIXES = ("time", "seq", "nbytes", "epoch"), ("slot_", "gap_")
+"""Arrays of a group that are not fields."""
+FIELD = "labhub_field"
+"""Attribute of an array that has another name than its field."""
 EPOCH_NS = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
 """CF's encoding of times: int64, UTC."""
+DURATION_NS = {"units": "nanoseconds", "dtype": "timedelta64[ns]"}
+"""xarray's encoding of durations, for which CF has units only."""
 
 REASONS = {"lapped": 1, "evicted": 2, "corrupt": 3, "restarted": 4}
 """Why slots are missing: overwritten before they were read, given up after a lossless reader was evicted, refused by
@@ -83,12 +93,39 @@ def rows_of(batch: Batch) -> Iterator[Rows]:
     own = {"seq": headers["seq"], "time": headers["timestamp_ns"]} if per_sample else {}
     own |= {"nbytes": headers["nbytes"], "epoch": headers["epoch"]}
     dim, prefix = (SLOT, "slot_") if per_sample else (TIME, "")
-    also = "seq" if per_sample else "seq nbytes epoch"
-    for name, variable in dataset.variables.items():
-        attrs = dict(variable.attrs) | ({"coordinates": also} if name in dataset.data_vars else {})
-        yield _encoded(str(name), tuple(map(str, variable.dims)), variable.values, attrs)
+    also = {"coordinates": "seq" if per_sample else "seq nbytes epoch"}
+    taken = {*OWN, *dataset.variables}
+    for (of_field, _), (shown, variable) in zip(columns_of(batch.data), dataset.data_vars.items(), strict=True):
+        name = _array_name(str(shown), taken)
+        renamed = {} if name == of_field else {FIELD: of_field}
+        yield _encoded(name, _dims(variable), variable.values, {**variable.attrs, **also, **renamed})
+    for shown, variable in dataset.coords.items():
+        yield _encoded(str(shown), _dims(variable), variable.values, dict(variable.attrs))
     for name, values in own.items():
         yield Rows(f"{prefix}{name}", (dim,), np.ascontiguousarray(values), EPOCH_NS if name == "time" else {})
+
+
+def field_of(name: str, attrs: Mapping[str, Any]) -> str | None:
+    """Return the dotted name of the field that an array holds; None if it is one of the recording's own."""
+    own = name in OWN or name.startswith(OWN_PREFIXES)
+    found = attrs.get(FIELD, None if own else name)
+    return None if found is None else str(found)
+
+
+def _array_name(shown: str, taken: set[Any]) -> str:
+    """Return a name for the array of a field: what can be a name in Zarr, and no array of the recording's own has."""
+    name = re.sub(r"[/\\\0]", "_", shown)
+    if name == "zarr.json" or name.startswith(("__", *OWN_PREFIXES)) or not name.strip("."):
+        name = f"field_{name}"
+    if name != shown or name in OWN:
+        name = beside(name, taken)
+        taken.add(name)
+    return name
+
+
+def _dims(variable: xr.DataArray) -> tuple[str, ...]:
+    """Return the axes of a variable; a recording has its own ``slot`` and ``gap``."""
+    return tuple(f"{dim}_" if dim in (SLOT, GAP) else str(dim) for dim in variable.dims)
 
 
 def gap_rows(gaps: list[Gap]) -> Iterator[Rows]:
@@ -128,7 +165,7 @@ def _encoded(name: str, dims: tuple[str, ...], values: NDArray[Any], attrs: dict
         case "M":
             values, attrs = values.astype("datetime64[ns]").view("i8"), attrs | EPOCH_NS
         case "m":
-            values, attrs = values.astype("timedelta64[ns]").view("i8"), attrs | {"units": "nanoseconds"}
+            values, attrs = values.astype("timedelta64[ns]").view("i8"), attrs | DURATION_NS
         case "U":
             values = values.astype(np.dtypes.StringDType())
         case "S" | "V":
@@ -170,12 +207,8 @@ def slots_of(columns: dict[str, NDArray[Any]], schema: Schema, nbytes: NDArray[n
 
 def _fill(data: NDArray[Any], columns: dict[str, NDArray[Any]], where: Any) -> None:
     """Store each column in its field, a nested one by its dotted name."""
-    for name, values in columns.items():
-        field = data
-        if data.dtype.names is not None:
-            for part in name.split("."):
-                field = field[part]
-        field[where] = _decoded(values, field.dtype)
+    for name, column in columns_of(data):
+        column[where] = _decoded(columns[name], column.dtype)
 
 
 def _decoded(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -25,6 +25,7 @@ from labhub.transport.curve import CLIENT_KEY, load_key
 
 MANIFEST = "manifest.jsonl"
 ROOT = "zarr.json"
+ROOT_DAMAGED = f"{ROOT}: is not the one that was signed"
 PURPOSE = "labhub 2026 recording signature"
 """Context of BLAKE3's key derivation (section 2.3 of its paper): the signature key is of use for nothing else."""
 
@@ -47,7 +48,8 @@ class Manifest:
     """
 
     def __init__(self, store: Path, key: SigningKey) -> None:
-        self._file = (store / MANIFEST).open("xb", buffering=0)
+        self._path = store / MANIFEST
+        self._file = self._path.open("xb", buffering=0)
         self._key = key
         self._hash = blake3.blake3()
         self._commits = 0
@@ -80,6 +82,14 @@ class Manifest:
         signature = self._key.sign(_canonical(body)).signature.hex()
         self._append({**body, "signature": signature})
         self._commits += 1
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it is still found in its store: not if that was removed, moved or replaced meanwhile."""
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Close the file. Twice is harmless."""
@@ -176,17 +186,35 @@ def verify(store: str | Path, public_key: str | None = None) -> Proof:
     if len(read.keys) != 1:
         raise DamagedStore(f"{path}: its manifest is signed by {len(read.keys)} keys instead of one", path=str(path))
     (signer,) = read.keys
-    if public_key is not None and signer != public_key.lower():
+    if public_key is not None and signer != str(public_key).lower():
         raise DamagedStore(f"{path} is signed by {signer}, not by {public_key}", path=str(path))
     nbytes = 0
     for key, hashes in read.chunks.items():
         nbytes += _compare(path, key, hashes, read.damaged)
-    root = blake3.blake3((path / ROOT).read_bytes()).hexdigest()
-    # Killed between the signature and the renaming, a store still has the root of the commit before.
-    if root not in (read.roots[-1:] if read.complete else read.roots[-2:]):
-        read.damaged.append(f"{ROOT}: is not the one that was signed")
+    if not _root_is_signed(path, read):
+        read.damaged.append(ROOT_DAMAGED)
     own = signer == signing_key().verify_key.encode().hex()
     return Proof(path, read.complete, signer, own, len(read.chunks), nbytes, tuple(sorted(read.damaged)))
+
+
+def signed_chunks(path: Path) -> dict[str, set[str]]:
+    """Return the BLAKE3 that each chunk of a recording may have; two where it was being rewritten at a sudden end.
+
+    Raises
+    ------
+    DamagedStore
+        The manifest or the root metadata are not what was signed.
+    """
+    read = _read_manifest(path)
+    if not _root_is_signed(path, read):
+        raise DamagedStore(f"{path}: {ROOT_DAMAGED}", path=str(path))
+    return read.chunks
+
+
+def _root_is_signed(path: Path, read: _Read) -> bool:
+    root = blake3.blake3((path / ROOT).read_bytes()).hexdigest()
+    # Killed between the signature and the renaming, a store still has the root of the commit before.
+    return root in (read.roots[-1:] if read.complete else read.roots[-2:])
 
 
 def _read_manifest(path: Path) -> _Read:

@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import blake3
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore, WrapperStore
 
 from labhub.errors import DamagedStore, LabHubError, NotARecording
-from labhub.recording.layout import samples_per_slot, slots_of, slots_per_chunk
-from labhub.recording.proof import MANIFEST, ROOT
+from labhub.recording.layout import field_of, samples_per_slot, slots_of, slots_per_chunk
+from labhub.recording.proof import MANIFEST, ROOT, signed_chunks
 from labhub.recording.store import ATTRIBUTE, FORMAT_VERSION
 from labhub.schema import TIME, Schema
 
 READ_NBYTES = 8 * 1024 * 1024
 """A recording is read in parts of at most so many bytes, or one chunk."""
-
-OWN, OWN_PREFIXES = ("time", "seq", "nbytes", "epoch"), ("slot_", "gap_")
-"""Arrays of a group that are not fields."""
 
 Part = tuple[NDArray[Any], NDArray[np.int64], NDArray[np.uint64]]
 
@@ -65,6 +66,24 @@ def attributes_of(path: Path) -> dict[str, Any]:
     raise NotARecording(f"{path} {what}", path=str(path))
 
 
+class _Proving(WrapperStore[LocalStore]):
+    """Passes on what a local store holds, and compares each chunk with the manifest."""
+
+    hashes: dict[str, set[str]]
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        value = await self._store.get(key, prototype, byte_range)
+        if key.rpartition("/")[2] == ROOT:
+            return value
+        if value is None or blake3.blake3(value.to_bytes()).hexdigest() not in self.hashes.get(key, ()):
+            what = "is missing" if value is None else "was changed after it had been recorded"
+            path = str(self._store.root)
+            raise DamagedStore(f"{path}: the chunk {key} {what}; labhub verify tells all that is damaged", path=path)
+        return value
+
+
 @dataclass(frozen=True, eq=False)
 class StoredChannel:
     """One channel of a recording.
@@ -89,13 +108,18 @@ class StoredChannel:
         return int(times[0]), int(times[self.n_slots - 1])
 
     def read(self) -> Iterator[Part]:
-        """Read its slots from the beginning, part by part.
+        """Read its slots from the beginning, part by part; each chunk is proven as it is read.
 
         Yields
         ------
         data : ndarray of shape (n_slots, *slot_shape)
         timestamp_ns : ndarray of shape (n_slots,)
         nbytes : ndarray of shape (n_slots,)
+
+        Raises
+        ------
+        DamagedStore
+            A chunk is not what was recorded.
         """
         chunk = slots_per_chunk(self.schema)
         step = max(1, READ_NBYTES // max(1, self.schema.slot_nbytes) // chunk) * chunk
@@ -113,8 +137,9 @@ class StoredChannel:
         return self._group[f"slot_{name}" if TIME in self.schema.dims else name]
 
     def _fields(self) -> dict[str, zarr.Array[Any]]:
-        arrays = dict(self._group.arrays())
-        return {k: a for k, a in arrays.items() if k not in OWN and not k.startswith(OWN_PREFIXES)}
+        """The arrays that hold fields, by the dotted names of these."""
+        named = ((field_of(name, array.attrs), array) for name, array in self._group.arrays())
+        return {field: array for field, array in named if field is not None}
 
 
 def stored_channels(store: str | Path) -> list[StoredChannel]:
@@ -129,8 +154,12 @@ def stored_channels(store: str | Path) -> list[StoredChannel]:
     """
     path = check_ours(store)
     try:
-        root = zarr.open_group(path, mode="r", use_consolidated=True)
+        proving = _Proving(LocalStore(path, read_only=True))
+        proving.hashes = signed_chunks(path)
+        root = zarr.open_group(proving, mode="r", zarr_format=3, use_consolidated=True)
         return [_stored(name, group) for name, group in sorted(root.groups())]
+    except DamagedStore:
+        raise
     except (ValueError, KeyError, TypeError, LabHubError) as error:
         raise DamagedStore(f"{path} cannot be read: {error}", path=str(path)) from error
 

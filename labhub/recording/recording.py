@@ -14,11 +14,18 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, SupportsFloat
 
 import labhub
-from labhub.datablock.config import nanoseconds
-from labhub.errors import ChannelBusy, ChannelNotFound, ClosedError, InvalidArgument, RecordingError
+from labhub.errors import (
+    ChannelBusy,
+    ChannelNotFound,
+    ClosedError,
+    ForkedProcessError,
+    InvalidArgument,
+    LabHubError,
+    RecordingError,
+)
 from labhub.names import did_you_mean
 from labhub.recording.channel import ChannelReader
 from labhub.recording.store import RecordingStore
@@ -94,20 +101,17 @@ class Recording:
         compression: Literal["zstd", "none"] = "zstd",
         memory: int = QUEUE_NBYTES,
     ) -> None:
-        if compression not in ("zstd", "none"):
-            raise InvalidArgument(f"compression is 'zstd' or 'none', not {compression!r}")
-        if split_nbytes is not None and split_nbytes <= 0:
-            raise InvalidArgument(f"split_nbytes is a positive number of bytes, not {split_nbytes!r}")
-        nanoseconds(split_seconds)
+        _check_options(channels, split_nbytes, split_seconds, compression)
         self.path = Path(path)
         found = _matching(hub, channels)
         self.channels = tuple(info.name for info in found)
         self._compression = compression
         self._queue = Queue(memory)
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
+        self._pid = os.getpid()
         self._error: BaseException | None = None
         self._lost = 0
+        self._closed = False
         self._began = self._ended = time.monotonic()
         consumers: list[Consumer] = []
         try:
@@ -134,16 +138,25 @@ class Recording:
         ------
         ClosedError
             The recording has ended.
+        ForkedProcessError
+            In a forked child: the recording is its parent's.
         """
-        if not self.running:
-            raise ClosedError(f"the recording {self.path} has ended; a marker has no place any more")
+        self._check_process()
+        marker = {"time_ns": time.time_ns(), "label": str(label)}  # now, not when the writer lets it in
         with self._lock:
-            self._writer.mark({"time_ns": time.time_ns(), "label": str(label)})
+            if self._closed or not self.running:
+                raise ClosedError(f"the recording {self.path} has ended; a marker has no place any more")
+            self._writer.mark(marker)
 
     @property
     def running(self) -> bool:
-        """Whether it still records."""
+        """Whether it still records, in this process."""
         return self._thread.is_alive() and self._error is None
+
+    @property
+    def errors(self) -> dict[str, LabHubError]:
+        """Why a channel is no longer recorded: by its name, what ended it. Another schema, for example."""
+        return {reader.channel: reader.error for reader in self._readers if reader.error is not None}
 
     @property
     def paths(self) -> list[Path]:
@@ -152,11 +165,11 @@ class Recording:
 
     @property
     def status(self) -> RecordingStatus:
-        """How it goes, at this moment."""
-        seconds = (time.monotonic() if self.running else self._ended) - self._began
+        """How it goes, at this moment; `ForkedProcessError` in a forked child, whose parent knows."""
+        self._check_process()
+        seconds = (time.monotonic() if self._thread.is_alive() else self._ended) - self._began
         read = sum(r.n_slots for r in self._readers)
         nbytes = sum(r.n_slots * r.consumer.schema.slot_nbytes for r in self._readers)
-        errors = [str(self._error)] if self._error else [f"{r.channel}: {r.error}" for r in self._readers if r.error]
         return RecordingStatus(
             state="failed" if self._error else "recording" if self.running else "stopped",
             seconds=seconds,
@@ -166,8 +179,8 @@ class Recording:
             nbytes=self._writer.store.nbytes,
             rate=nbytes / seconds if seconds else 0.0,
             waiting=self._queue.nbytes,
-            free=shutil.disk_usage(self.path.parent).free,
-            error="; ".join(errors),
+            free=_free_nbytes(self.path.parent),
+            error=str(self._error or "") or self._words_of_channels(),
         )
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -177,7 +190,12 @@ class Recording:
         -------
         bool
             False if that did not happen within `timeout` seconds (None waits for ever).
+
+        Raises
+        ------
+        ForkedProcessError
         """
+        self._check_process()
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
@@ -187,12 +205,14 @@ class Recording:
         Raises
         ------
         RecordingError
-            It could not be written to the end; what was committed before is readable. `lost` says what is missing.
+            It could not be written to the end; what was committed before is readable, and `lost` says how many slots
+            are missing. Or a channel ended early, see `errors`, and everything that came before is stored.
+        ForkedProcessError
+            In a forked child: the recording is its parent's.
         """
-        if not self._stopping.is_set():
-            self._stopping.set()
-            for reader in self._readers:
-                reader.stop()
+        self._check_process()
+        for reader in self._readers:
+            reader.stop()
         self._thread.join()
         if self._error is not None:
             stored = sum(self._writer.committed.values())
@@ -202,7 +222,19 @@ class Recording:
                 path=str(self.path),
                 lost=self._lost,
             ) from self._error
+        if self.errors:
+            message = (
+                f"not every channel was recorded to its end: {self._words_of_channels()}; what came before is stored"
+            )
+            raise RecordingError(message, path=str(self.path)) from next(iter(self.errors.values()))
         return self.status
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise ForkedProcessError(f"the recording {self.path} belongs to the process that this one was forked from")
+
+    def _words_of_channels(self) -> str:
+        return "; ".join(f"{channel}: {error}" for channel, error in self.errors.items())
 
     def _run(self) -> None:
         try:
@@ -223,6 +255,7 @@ class Recording:
                         open_channels.discard(arrival.channel)
                 self._writer.tick()
         with self._lock:
+            self._closed = True
             self._writer.close()
 
     def _fail(self, error: BaseException) -> None:
@@ -248,12 +281,14 @@ class Recording:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if os.getpid() != self._pid:
+            return  # a forked child leaves its parent's recording alone
         try:
             self.stop()
-        except RecordingError:
+        except RecordingError as failure:
             if error is None:
                 raise
-            error.add_note(f"and the recording {self.path} had failed: {self._error}")
+            error.add_note(f"and {failure}")
 
     def _repr_html_(self) -> str:
         now = self.status
@@ -268,6 +303,25 @@ class Recording:
     def __repr__(self) -> str:
         state = "failed" if self._error else "recording" if self.running else "stopped"
         return f"Recording({self.path.name!r}, {', '.join(self.channels)}: {state})"
+
+
+def _check_options(channels: Sequence[object], split_nbytes: Any, split_seconds: Any, compression: str) -> None:
+    for channel in channels:
+        if not isinstance(channel, str):
+            raise InvalidArgument(f"channels are given one by one: record('a', 'b.*', store=...), not {channel!r}")
+    if compression not in ("zstd", "none"):
+        raise InvalidArgument(f"compression is 'zstd' or 'none', not {compression!r}")
+    for value, name, unit in (split_nbytes, "split_nbytes", "bytes"), (split_seconds, "split_seconds", "seconds"):
+        if value is not None and (not isinstance(value, SupportsFloat) or not float(value) > 0):
+            raise InvalidArgument(f"{name} is a positive number of {unit}, not {value!r}")
+
+
+def _free_nbytes(directory: Path) -> int:
+    """Return the free space where a store is written; 0 if that was removed."""
+    try:
+        return shutil.disk_usage(directory).free
+    except OSError:
+        return 0
 
 
 def _matching(hub: Hub, wanted: Sequence[str]) -> list[ChannelInfo]:
@@ -303,7 +357,6 @@ def _source(info: ChannelInfo, consumer: Consumer) -> dict[str, Any]:
         "producer_pid": info.producer_pid,
         "producer_hostname": info.producer_hostname,
         "lossless": int(consumer.mode == "lossless"),
-        # How far the producer's clock is from this machine's: 0 where both are the same.
         **consumer.schema.attrs,
     }
 
@@ -312,7 +365,6 @@ def _provenance(hub: Hub) -> dict[str, Any]:
     versions = {name: version(name) for name in ("numpy", "zarr")} | {"labhub": labhub.__version__}
     return {
         "begun": datetime.now(UTC).isoformat(),
-        "wall_minus_monotonic_ns": time.time_ns() - time.monotonic_ns(),
         "hostname": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),

@@ -8,8 +8,10 @@ long as it was at the last commit, with all arrays of the same length.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -91,7 +93,8 @@ class RecordingStore:
                 f"{path} exists; a recording never overwrites: choose another name", path=str(path)
             ) from None
         self.path = path
-        self._attrs = {ATTRIBUTE: {"version": FORMAT_VERSION, **attrs}}
+        self._provenance = {"version": FORMAT_VERSION, **attrs}
+        self._clock_at_begin = wall_minus_monotonic_ns()
         self._compressors: Literal["auto"] | None = "auto" if compression == "zstd" else None
         self._chunks = _Noting(LocalStore(path))
         self._chunks.manifest = self._manifest = Manifest(path, signing_key())
@@ -99,6 +102,11 @@ class RecordingStore:
         self._groups: dict[str, dict[str, Any]] = {}
         self._columns: dict[str, _Column] = {}
         self.markers: list[dict[str, Any]] = []
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it is still at its path: not if it was removed, moved or replaced meanwhile."""
+        return self._manifest.in_place
 
     @property
     def nbytes(self) -> int:
@@ -112,8 +120,13 @@ class RecordingStore:
         (self.path / channel).mkdir()
         _write(self.path / channel / ROOT, _json(document))
 
+    def describe(self, channel: str, **attrs: Any) -> None:
+        """Add attributes to the group of a channel; they count with the next `commit`."""
+        self._groups[channel]["attributes"] |= attrs
+
     def append(self, channel: str, schema: Schema, rows: Iterable[Rows]) -> None:
         """Write new rows; they count with the next `commit`."""
+        self._check_in_place()
         grown: list[tuple[_Column, int]] = []
         for new in rows:
             path = f"{channel}/{new.name}"
@@ -127,6 +140,7 @@ class RecordingStore:
 
     def commit(self, *, final: bool = False) -> None:
         """Make everything count that was appended; with `final`, as a recording that is complete."""
+        self._check_in_place()
         root = _json(self._root(final))
         self._manifest.commit(root, **({"final": True} if final else {}))
         _write(self.path / ROOT, root)
@@ -147,8 +161,13 @@ class RecordingStore:
         """Give the reserved space back to the disk. Twice is harmless."""
         (self.path / RESERVE).unlink(missing_ok=True)
 
+    def _check_in_place(self) -> None:
+        if not self.in_place:
+            raise FileNotFoundError(errno.ENOENT, "the store was removed, moved or replaced", str(self.path))
+
     def _root(self, final: bool) -> dict[str, Any]:
-        attributes = self._attrs | {"complete": final, "markers": self.markers}
+        clock = {"wall_minus_monotonic_ns": [self._clock_at_begin, wall_minus_monotonic_ns()]}
+        attributes = {ATTRIBUTE: self._provenance | clock, "complete": final, "markers": self.markers}
         nodes = self._groups | {path: column.consolidated() for path, column in self._columns.items()}
         consolidated = {"kind": "inline", "must_understand": False, "metadata": nodes}
         return {
@@ -169,6 +188,8 @@ class RecordingStore:
             compressors=self._compressors,
             dimension_names=new.dims,
             attributes=new.attrs,
+            # Also chunks of nothing but zeros: one that is not there is then always damage, never data.
+            config={"write_empty_chunks": True},
         )
         document = json.loads(array.metadata.to_buffer_dict(default_buffer_prototype())[ROOT].to_bytes())
         # A handle whose shape has no end in memory: chunks can be written through it while the store's own metadata,
@@ -176,6 +197,16 @@ class RecordingStore:
         endless = dataclasses.replace(array.metadata, shape=(ENDLESS, *inner))
         place = StorePath(self._chunks, path)
         return _Column(zarr.Array(zarr.AsyncArray(endless, store_path=place, config=array.config)), document)
+
+
+def wall_minus_monotonic_ns() -> int:
+    """Return by how much the wall clock is ahead of the monotonic one (in nanoseconds).
+
+    Of a few readings, the one between whose two looks at the monotonic clock the least time passed.
+    """
+    looks = [(time.monotonic_ns(), time.time_ns(), time.monotonic_ns()) for _ in range(5)]
+    before, wall, after = min(looks, key=lambda look: look[2] - look[0])
+    return wall - (before + after) // 2
 
 
 def _json(document: dict[str, Any]) -> bytes:

@@ -58,15 +58,13 @@ class Queue:
             self._changed.notify_all()
             return arrival
 
-    def drop(self) -> int:
-        """Throw away what is in it and what still comes; return how many slots were in it."""
+    def drop(self) -> None:
+        """Throw away what is in it and what still comes."""
         with self._changed:
             self.dropping = True
-            slots = sum(len(a.batch) for a in self._items if a.batch is not None)
             self._items.clear()
             self.nbytes = 0
             self._changed.notify_all()
-            return slots
 
 
 @dataclass
@@ -80,11 +78,15 @@ class Pending:
     nbytes: int = 0
     written: int = 0
     counted: int = 0
+    clock_offsets_ns: dict[int, int] = field(default_factory=dict)
 
     def add(self, arrival: Arrival) -> None:
         """Take in one arrival."""
         self.gaps += arrival.gaps
         if arrival.batch is not None:
+            epoch, offset = int(arrival.batch.headers["epoch"][-1]), arrival.clock_offset_ns
+            # The least one has the least delay in it: the clock filter of NTP (RFC 5905, section 10).
+            self.clock_offsets_ns[epoch] = min(offset, self.clock_offsets_ns.get(epoch, offset))
             self.batches.append(arrival.batch)
             self.n_slots += len(arrival.batch)
             self.nbytes += arrival.batch.data.nbytes
@@ -154,6 +156,9 @@ class Writer:
         """Take one arrival; write its channel if that is worth it."""
         pending = self._pending[arrival.channel]
         pending.add(arrival)
+        if arrival.error:
+            self.store.describe(arrival.channel, recording_error=arrival.error)
+            self._uncommitted = True
         if pending.nbytes >= FLUSH_NBYTES:
             self._flush(arrival.channel, whole_chunks=True)
 
@@ -193,6 +198,8 @@ class Writer:
         except OSError:
             pass
         finally:
+            if not self.store.in_place:
+                self._uncount()
             self.store.abandon()
 
     def _commit(self) -> None:
@@ -207,6 +214,12 @@ class Writer:
             self.committed[channel] += pending.written - pending.counted
             pending.counted = pending.written
 
+    def _uncount(self) -> None:
+        """What was in a store that is no longer there is not stored."""
+        for channel, pending in self._pending.items():
+            self.committed[channel] -= pending.counted
+            pending.counted = 0
+
     def _flush(self, channel: str, *, whole_chunks: bool) -> None:
         pending = self._pending[channel]
         if pending.gaps:
@@ -216,5 +229,7 @@ class Writer:
         batch = pending.take(whole_chunks=whole_chunks)
         if batch is not None:
             self.store.append(channel, pending.schema, rows_of(batch))
+            epochs, offsets = list(pending.clock_offsets_ns), list(pending.clock_offsets_ns.values())
+            self.store.describe(channel, clock_epochs=epochs, clock_offset_ns=offsets)
             pending.written += len(batch)
             self._uncommitted = True

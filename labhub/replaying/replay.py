@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, SupportsFloat
 
 from labhub.errors import BackpressureTimeout, ChannelBusy, InvalidArgument, LabHubError
 from labhub.hub import connect
@@ -90,8 +91,7 @@ def replay(
         A channel of that name lives; see `prefix`.
     BrokerUnreachable
     """
-    if speed is not None and not 0 < speed < float("inf"):
-        raise InvalidArgument(f"speed is a positive number, or None for as fast as the readers go, not {speed!r}")
+    _check_pace(speed)
     if times not in ("original", "now"):
         raise InvalidArgument(f"times is 'original' or 'now', not {times!r}")
     tracks = tracks_of(source, channels, name)
@@ -124,6 +124,7 @@ class Replay:
         self._waiting = 0
         self._error: LabHubError | None = None
         self._stop = threading.Event()
+        self._pid = os.getpid()
         _check_free(hub, self.channels)
         producers: list[Producer] = []
         self._began_ns = time.time_ns()
@@ -181,7 +182,9 @@ class Replay:
         return not self.running
 
     def stop(self) -> None:
-        """End it now. Twice is harmless."""
+        """End it now. Twice is harmless; in a forked child it does nothing, because the replay is its parent's."""
+        if os.getpid() != self._pid:
+            return
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -247,6 +250,11 @@ class Replay:
     def __repr__(self) -> str:
         pace = "as fast as its readers" if self.speed is None else f"x{self.speed:g}"
         return f"Replay({', '.join(self.channels)}: {pace}, {self.status.state})"
+
+
+def _check_pace(speed: Any) -> None:
+    if speed is not None and (not isinstance(speed, SupportsFloat) or not 0 < float(speed) < float("inf")):
+        raise InvalidArgument(f"speed is a positive number, or None for as fast as the readers go, not {speed!r}")
 
 
 def _check_free(hub: Hub, channels: tuple[str, ...]) -> None:

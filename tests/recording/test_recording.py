@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from labhub.errors import ChannelNotFound, ClosedError, InvalidArgument, NotARecording, StoreExists
+from labhub.errors import (
+    ChannelNotFound,
+    ClosedError,
+    InvalidArgument,
+    NotARecording,
+    RecordingError,
+    SchemaMismatch,
+    StoreExists,
+)
 from labhub.hub import Hub
 from labhub.recording import verify
 from labhub.recording.reading import attributes_of
@@ -161,12 +169,60 @@ def test_without_follow_it_ends_with_its_channels(hub: Hub, store: Path) -> None
 
 def test_another_schema_ends_the_channel_and_says_so(hub: Hub, store: Path, wait_until: Callable[..., None]) -> None:
     p = hub.producer("pump", dtype="f8")
-    with hub.record("pump", store=store) as rec:
-        p.write(1.0)
-        p.close()
-        with hub.producer("pump", dtype="i4"):
-            wait_until(lambda: "pump" in rec.status.error)
+    with hub.producer("cam", dtype="u1", shape=4) as cam, pytest.raises(RecordingError, match="pump: ") as caught:
+        with hub.record("*", store=store) as rec:
+            p.write(1.0)
+            p.close()
+            with hub.producer("pump", dtype="i4") as other:
+                wait_until(lambda: rec.errors)
+                assert other.write(1) == 0  # the producer does not notice
+            cam.write(np.zeros(4, "u1"))
+    assert isinstance(caught.value.__cause__, SchemaMismatch)
+    assert isinstance(rec.errors["pump"], SchemaMismatch)
+    assert rec.status.error == f"pump: {rec.errors['pump']}"
     assert opened(store, "pump")["value"].values.tolist() == [1.0]
+    assert "something else" in opened(store, "pump").attrs["recording_error"]
+    assert opened(store, "cam").sizes["time"] == 1
+    assert verify(store).complete
+
+
+def test_two_recorders_of_one_channel_record_the_same(hub: Hub, tmp_path: Path) -> None:
+    stores = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
+    with hub.producer("pump", dtype="f8") as p, hub.record("pump", store=stores[0]):
+        with hub.record("pump", store=stores[1]):
+            p.write_many(np.arange(100.0))
+    first, second = (opened(store, "pump") for store in stores)
+    assert first.sizes["time"] == 100
+    xr.testing.assert_equal(first, second)
+
+
+def test_the_clock_of_a_channel_is_compared_with_that_of_the_recorder(hub: Hub, store: Path) -> None:
+    with hub.producer("pump", dtype="f8") as p, hub.producer("old", dtype="f8") as old:
+        with hub.record("*", store=store):
+            p.write(1.0)
+            with old.slot() as s:
+                s.array[...] = 1.0
+                s.timestamp_ns = time.time_ns() - 3_600_000_000_000
+    tree = xr.open_datatree(store, engine="zarr")
+    before, after = tree.attrs["labhub_recording"]["wall_minus_monotonic_ns"]
+    assert abs(before - (time.time_ns() - time.monotonic_ns())) < 10e9
+    assert abs(after - before) < 10e9
+    assert tree["pump"].attrs["clock_epochs"] == [1]
+    (now,), (hour,) = (tree[name].attrs["clock_offset_ns"] for name in ("pump", "old"))
+    assert 0 <= now < 10e9
+    assert 3600e9 <= hour < 3610e9
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["", "Ventil auf: 3 µm\n\t\0", "\udcff", "valve " * 1000, 5],
+    ids=["empty", "control", "lone", "long", "int"],
+)
+def test_a_marker_may_be_any_text(hub: Hub, store: Path, label: object) -> None:
+    with hub.producer("pump", dtype="f8"), hub.record("pump", store=store) as rec:
+        rec.mark(label)  # type: ignore[arg-type]
+    assert xr.open_zarr(store, chunks=None).attrs["markers"][0]["label"] == str(label)
+    assert verify(store)
 
 
 def test_nothing_is_overwritten(hub: Hub, store: Path) -> None:
@@ -187,7 +243,10 @@ def test_nothing_is_overwritten(hub: Hub, store: Path) -> None:
         ([], {}, InvalidArgument),
         (["pump"], {"compression": "zip"}, InvalidArgument),
         (["pump"], {"split_nbytes": 0}, InvalidArgument),
+        (["pump"], {"split_nbytes": "2G"}, InvalidArgument),
         (["pump"], {"split_seconds": -1}, InvalidArgument),
+        ([["pump"]], {}, InvalidArgument),
+        ([5], {}, InvalidArgument),
     ],
 )
 def test_bad_input_makes_no_store(hub: Hub, store: Path, channels: list[str], options: dict, error: type) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from labhub.errors import ForkedProcessError
 from labhub.hub import Hub
 from labhub.recording import verify
 
@@ -71,6 +73,28 @@ def written(p: object) -> float:
     began = time.monotonic()
     p.write(frame(p.next_seq))  # type: ignore[attr-defined]
     return time.monotonic() - began
+
+
+def test_a_forked_child_leaves_the_recording_alone(hub: Hub, tmp_path: Path) -> None:
+    store = tmp_path / "run.zarr"
+    with hub.producer("cam", dtype="u8", shape=WORDS) as p:
+        with hub.record("cam", store=store) as rec:
+            p.write(frame(0))
+            pid = os.fork()
+            if pid == 0:
+                refused = 0
+                for use in rec.stop, rec.wait, lambda: rec.mark("mine"), lambda: rec.status:
+                    try:
+                        use()
+                    except ForkedProcessError:
+                        refused += 1
+                rec.__exit__(None, None, None)
+                os._exit(0 if refused == 4 and not rec.running else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            assert rec.running
+            p.write(frame(1))
+    assert rec.status.stored == 2
+    assert verify(store).complete
 
 
 IN_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import xarray as xr
 
 import labhub
 from labhub.datablock.batch import Batch
-from labhub.errors import ChannelBusy, ChannelNotFound, InvalidArgument, NotARecording
+from labhub.errors import ChannelBusy, ChannelNotFound, DamagedStore, InvalidArgument, NotARecording
 from labhub.hub import Hub
 
 NESTED = [("p", "f8"), ("when", "M8[us]"), ("inner", [("x", "i2", (2,)), ("tag", "S4")]), ("name", "U3")]
@@ -38,7 +39,14 @@ def everything(hub: Hub, channel: str, n: int) -> Batch:
     [
         ({"dtype": "f8", "units": "bar"}, lambda k: k / 2),
         ({"dtype": NESTED, "units": {"p": "bar"}}, lambda k: (k, np.datetime64(k, "us"), ([k, -k], b"ab"), f"n{k}")),
-        ({"dtype": "u2", "shape": (8, 6), "dims": ("y", "x")}, lambda k: np.full((8, 6), k)),
+        ({"dtype": "u1", "shape": (8, 6), "dims": ("y", "x")}, lambda k: np.full((8, 6), k)),
+        ({"dtype": [("time", "f8"), ("seq", "i4"), ("nbytes", "i4"), ("gap_x", "i4")]}, lambda k: (k, -k, 2 * k, 3)),
+        ({"dtype": [("a/b", "f8"), ("a_b", "i4"), ("..", "i4"), ("x.y", "i4")]}, lambda k: (k, -k, 2 * k, 3)),
+        ({"dtype": [("t", "m8[ms]"), ("zarr.json", "?")]}, lambda k: (np.timedelta64(k, "ms"), k % 2 == 0)),
+        (
+            {"dtype": "f8", "shape": (5, 3), "dims": ("time", "slot"), "sample_rate": 1e4, "units": "days"},
+            lambda k: np.full((5, 3), k),
+        ),
         (
             {"dtype": "i2", "shape": (50, 3), "dims": ("time", "lead"), "sample_rate": 1e4},
             lambda k: np.full((50, 3), k),
@@ -92,8 +100,8 @@ def test_the_pace_is_that_of_the_recording_or_a_multiple(hub: Hub) -> None:
     table = pd.DataFrame({"v": np.arange(21.0)}, index=times)
     took = {}
     for speed in (1.0, 4.0):
+        began = time.monotonic()
         with labhub.replay(table, hub=hub, speed=speed, name="t") as r:
-            began = time.monotonic()
             assert r.wait(timeout=20)
             took[speed] = time.monotonic() - began
     assert took[1.0] >= 0.95
@@ -174,6 +182,7 @@ def test_as_fast_as_its_readers_waits_for_the_first_and_is_stopped_at_once(
         (42, {}, InvalidArgument),
         (pd.DataFrame({"time": [0.0], "v": [1]}), {"speed": 0}, InvalidArgument),
         (pd.DataFrame({"time": [0.0], "v": [1]}), {"speed": float("nan")}, InvalidArgument),
+        (pd.DataFrame({"time": [0.0], "v": [1]}), {"speed": "fast"}, InvalidArgument),
         (pd.DataFrame({"time": [0.0], "v": [1]}), {"times": "mine"}, InvalidArgument),
         (pd.DataFrame({"time": [0.0], "v": [1]}), {"name": "../x"}, InvalidArgument),
     ],
@@ -182,6 +191,58 @@ def test_bad_input_opens_no_channel(hub: Hub, source: object, options: dict, err
     with pytest.raises(error):
         labhub.replay(source, hub=hub, **options)
     assert hub.channels() == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda chunk: chunk.write_bytes(chunk.read_bytes()[::-1]), "x/value/c/0 was changed"),
+        (Path.unlink, "x/value/c/0 is missing"),
+    ],
+)
+def test_a_damaged_chunk_is_never_replayed(
+    hub: Hub, store: Path, spoil: Callable[[Path], object], words: str, wait_until: Callable[..., None]
+) -> None:
+    with hub.producer("x", dtype="f8") as p, hub.record("x", store=store):
+        p.write_many(np.zeros(10))  # what Zarr gives for a chunk that is not there
+    spoil(store / "x" / "value" / "c" / "0")
+    with labhub.replay(store, hub=hub, speed=1000.0) as replay, pytest.raises(DamagedStore, match=words):
+        replay.wait(timeout=10)
+    assert replay.status.state == "failed"
+    assert replay.status.n_slots == 0
+    wait_until(lambda: hub.channels() == [])
+
+
+def test_a_recording_with_a_damaged_manifest_or_root_is_not_replayed(hub: Hub, store: Path) -> None:
+    with hub.producer("x", dtype="f8") as p, hub.record("x", store=store):
+        p.write(1.0)
+    root, manifest = store / "zarr.json", store / "manifest.jsonl"
+    for file, begin in (root, b'{ "zarr_format"'), (manifest, b"{"):
+        whole = file.read_bytes()
+        file.write_bytes(begin + whole[len(b'{"zarr_format"') if file is root else 0 :])
+        with pytest.raises(DamagedStore):
+            labhub.replay(store, hub=hub)
+        file.write_bytes(whole)
+    assert hub.channels() == []
+
+
+def test_a_recording_of_nothing(hub: Hub, store: Path) -> None:
+    with hub.producer("x", dtype="f8"), hub.record("x", store=store):
+        pass
+    with pytest.raises(InvalidArgument, match="holds no slots"):
+        labhub.replay(store, hub=hub)
+
+
+def test_a_forked_child_leaves_the_replay_alone(hub: Hub) -> None:
+    table = pd.DataFrame({"time": [0.0, 0.2], "v": [1.0, 2.0]})
+    with labhub.replay(table, hub=hub) as replay:
+        pid = os.fork()
+        if pid == 0:
+            replay.stop()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert replay.wait(timeout=10)
+    assert replay.status.n_slots == 2
 
 
 def test_a_name_that_is_not_recorded(hub: Hub, store: Path) -> None:
