@@ -65,7 +65,8 @@ class ChannelReader:
         self._stop = threading.Event()
         self._gaps: list[Gap] = []
         self._evicted = 0
-        self._epoch: int | None = None
+        self._next_seq = 0
+        self._epoch = consumer.epoch
         self._ended = False
         self._last = 0
         self._thread = threading.Thread(target=self._run, name=f"labhub-record-{self.channel}", daemon=True)
@@ -96,6 +97,7 @@ class ChannelReader:
             if not (isinstance(error, ClosedError) and self._stop.is_set()):
                 self.error = error
         finally:
+            self._note_trailing_gap()
             why = "" if self.error is None else str(self.error)
             self._deliver(Arrival(self.channel, gaps=self._gaps, ended=True, error=why))
 
@@ -112,6 +114,7 @@ class ChannelReader:
             return
         except Evicted as error:
             self._evicted += error.lost
+            self._next_seq = self.consumer.cursor
             return
         if batch is None:
             self._ended = True
@@ -131,6 +134,11 @@ class ChannelReader:
             return next(self.consumer.batches(min_slots=max(1, self.consumer.capacity // 2), timeout=POLL), None)
         except TimeoutExpired:
             return next(self.consumer.batches(timeout=POLL), None)
+
+    def _note_trailing_gap(self) -> None:
+        """What was lost to an eviction is noted with the next slot; at the end there may be none."""
+        if self._evicted:
+            self._missing(Gap(self._next_seq, time.time_ns(), self._evicted, "evicted"))
 
     def _missing(self, gap: Gap) -> None:
         self._gaps.append(gap)

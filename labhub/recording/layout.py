@@ -72,7 +72,7 @@ class Gap:
     seq : int
         Seq of the first slot behind them, or that of a corrupt slot itself.
     timestamp_ns : int
-        Its time (in nanoseconds since the epoch, UTC).
+        Its time (in nanoseconds since the epoch, UTC); that of the end of the recording if it never came.
     n_slots : int
         How many are missing.
     reason : str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import xarray as xr
 from labhub.errors import (
     ChannelNotFound,
     ClosedError,
+    ForkedProcessError,
     InvalidArgument,
     NotARecording,
     RecordingError,
@@ -223,6 +225,27 @@ def test_a_marker_may_be_any_text(hub: Hub, store: Path, label: object) -> None:
         rec.mark(label)  # type: ignore[arg-type]
     assert xr.open_zarr(store, chunks=None).attrs["markers"][0]["label"] == str(label)
     assert verify(store)
+
+
+def test_a_forked_child_leaves_the_recording_alone(hub: Hub, store: Path) -> None:
+    with hub.producer("pump", dtype="f8") as p:
+        with hub.record("pump", store=store) as rec:
+            p.write(1.0)
+            pid = os.fork()
+            if pid == 0:
+                refused = 0
+                for use in rec.stop, rec.wait, lambda: rec.mark("mine"), lambda: rec.status:
+                    try:
+                        use()
+                    except ForkedProcessError:
+                        refused += 1
+                rec.__exit__(None, None, None)
+                os._exit(0 if refused == 4 and not rec.running else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            assert rec.running
+            p.write(2.0)
+    assert rec.status.stored == 2
+    assert verify(store).complete
 
 
 def test_nothing_is_overwritten(hub: Hub, store: Path) -> None:
