@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import sys
 import time
@@ -14,6 +15,7 @@ import typer
 from labhub.cli.completion import Broker, channel_names
 from labhub.cli.ending import Ending
 from labhub.cli.exits import ExitCode, write_json
+from labhub.errors import ClosedError
 
 if TYPE_CHECKING:
     from labhub.recording import Recording, RecordingStatus
@@ -62,11 +64,11 @@ def record(
 
     splitting = nbytes_of(split_size)
     with Ending() as ending, connect(broker) as hub:
-        recording = hub.record(
+        with hub.record(
             *channels, store=store, split_nbytes=splitting, split_seconds=split_seconds, compression=compression
-        )
-        _watch(recording, seconds, ending)
-        status = recording.stop()
+        ) as recording:
+            _watch(recording, seconds, ending)
+        status = recording.status
     if as_json:
         write_json(asdict(status) | {"stores": [str(p) for p in recording.paths]})
     else:
@@ -113,7 +115,8 @@ def _mark_or_wait(recording: Recording, seconds: float) -> None:
     watched = [sys.stdin] if sys.stdin.isatty() else []
     ready, _, _ = select.select(watched, [], [], seconds)
     if ready and (line := sys.stdin.readline().strip()):
-        recording.mark(line)
+        with contextlib.suppress(ClosedError):  # it has ended just now, and says why by itself
+            recording.mark(line)
 
 
 def _words(status: RecordingStatus) -> str:
