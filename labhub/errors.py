@@ -331,3 +331,56 @@ class ProtocolError(LabHubError, ValueError):
 
 class QuotaExceeded(ProtocolError):
     """A client key has as many registered channels, or watches, as one may."""
+
+
+class StoreExists(LabHubError, FileExistsError):
+    """There is something where a recording was to be made.
+
+    Attributes
+    ----------
+    path : str
+        Where.
+    """
+
+    path: str
+
+
+class NotARecording(LabHubError, ValueError):
+    """A path holds no recording that this labhub can read.
+
+    Attributes
+    ----------
+    path : str
+        The path.
+    """
+
+    path: str
+
+
+class DamagedStore(LabHubError, ValueError):
+    """A recording, or its manifest, is not what was recorded.
+
+    Attributes
+    ----------
+    path : str
+        The recording.
+    """
+
+    path: str
+
+
+class RecordingError(LabHubError, OSError):
+    """A recording, or one of its channels, could not go on; what was committed before is readable.
+
+    The channels themselves were not touched.
+
+    Attributes
+    ----------
+    path : str
+        The recording.
+    lost : int
+        How many slots were read and not stored.
+    """
+
+    path: str
+    lost: int = 0

@@ -114,12 +114,12 @@ class Batch:
         else:
             data, time, seq, dims = self.data, self.time, self.seq, (TIME, *dims)
         variables = {}
-        columns = _columns(data)
+        columns = columns_of(data)
         taken = {"seq", *dims, *(name for name, _ in columns)}
         for name, column in columns:
             extra = tuple(f"{name}_{k}" for k in range(column.ndim - len(dims)))
             unit = schema.units.get(name.split(".")[0])
-            shown = _beside(name, taken) if name == "seq" or name in dims else name
+            shown = beside(name, taken) if name == "seq" or name in dims else name
             variables[shown] = ((*dims, *extra), column, {"units": unit} if unit else {})
         # A finished index: to make one of an array, xarray takes a third of all its time here.
         coordinates = {TIME: pd.DatetimeIndex(time), "seq": (TIME, seq)}
@@ -279,14 +279,14 @@ class Batch:
         return f"Batch({self.channel}: seq {self.seq[0]}-{self.seq[-1]}, {shape} of {kind}, lost={self.lost})"
 
 
-def _columns(data: NDArray[Any], path: str = "") -> list[tuple[str, NDArray[Any]]]:
+def columns_of(data: NDArray[Any], path: str = "") -> list[tuple[str, NDArray[Any]]]:
     """Return the plain columns of a (possibly nested) structured array, each with its dotted name."""
     if data.dtype.names is None:
         return [(path or VALUE, data)]
-    return [c for name in data.dtype.names for c in _columns(data[name], f"{path}.{name}" if path else name)]
+    return [c for name in data.dtype.names for c in columns_of(data[name], f"{path}.{name}" if path else name)]
 
 
-def _beside(name: str, taken: Container[str]) -> str:
+def beside(name: str, taken: Container[str]) -> str:
     """Return a name with as many underscores behind it as it takes to be another one than those that are taken."""
     while name in taken:
         name += "_"

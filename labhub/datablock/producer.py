@@ -292,10 +292,10 @@ class DataBlockProducer(_native.Writer):
                 raise
         return len(slots)
 
-    def _commit(self, index: int, nbytes: int, *, seal: bool = False) -> int:
+    def _commit(self, index: int, nbytes: int, timestamp_ns: int = 0, *, seal: bool = False) -> int:
         if not (seal or self._enforced):
-            return self._native.commit(nbytes)
-        return self._native.commit(nbytes, checksum=checksums.digest(self._raw(index)[: max(0, nbytes)]))
+            return self._native.commit(nbytes, timestamp_ns)
+        return self._native.commit(nbytes, timestamp_ns, checksum=checksums.digest(self._raw(index)[: max(0, nbytes)]))
 
     def _require_checksums(self) -> None:
         if self.checksum_policy is ChecksumPolicy.NONE:

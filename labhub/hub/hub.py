@@ -11,14 +11,14 @@ from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from labhub import runtime
 from labhub.datablock.config import Checksum, checksum_policy_of, nanoseconds
 from labhub.datablock.consumer import Mode, Start
 from labhub.datablock.location import free_nbytes, segment_directory
 from labhub.datablock.producer import Lossless
-from labhub.errors import BrokerUnreachable, ClosedError, ForkedProcessError, InvalidArgument
+from labhub.errors import BrokerUnreachable, ClosedError, ForkedProcessError, InvalidArgument, MissingDependency
 from labhub.hub.channels import Channel, ChannelInfo
 from labhub.hub.consumers import Attached, Consumer
 from labhub.hub.directory import Directory
@@ -33,6 +33,8 @@ from labhub.schema import Schema
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
+
+    from labhub.recording import Recording
 
 _open: dict[str, Hub] = {}
 _open_lock = threading.Lock()
@@ -455,6 +457,70 @@ class Hub:
         watch = Watch(self._messenger, pattern, existing=existing, timeout=timeout, reply_timeout=self._timeout)
         self._watches.add(watch)
         return watch
+
+    def record(
+        self,
+        *channels: str,
+        store: str | os.PathLike[str],
+        split_nbytes: int | None = None,
+        split_seconds: float | None = None,
+        follow: bool = True,
+        compression: Literal["zstd", "none"] = "zstd",
+    ) -> Recording:
+        """Record channels into a Zarr v3 store that ``xarray.open_zarr(store, group=channel)`` reads, without labhub.
+
+        Every slot is recorded of a channel that lets a lossless reader in; of another one, what is missing stands in
+        the group's table of gaps. The store is committed every second: what a kill, or a full disk, can cost is what
+        came since. It is signed, and ``labhub verify`` proves that nothing in it was changed.
+
+        Parameters
+        ----------
+        *channels : str
+            Names or shell patterns; ``"*"`` takes all that are there now.
+        store : path
+            Where; nothing may be there yet. By custom its name ends in ``.zarr``.
+        split_nbytes, split_seconds : int or float, optional
+            Begin another store, ``NAME-0002.zarr`` and so on, when one has reached so many bytes on disk, or after so
+            many seconds.
+        follow : bool
+            Go on when a channel ends and comes back; else the recording ends with the last channel.
+        compression : {"zstd", "none"}
+            zstd, as zarr does by default, or nothing, for rates that are near those of the disk.
+
+        Returns
+        -------
+        Recording
+            A context manager that stops it.
+
+        Raises
+        ------
+        StoreExists
+            There is something at that path.
+        MissingDependency
+            zarr is not installed.
+        ChannelNotFound, InvalidArgument, BrokerUnreachable, OSError
+
+        Examples
+        --------
+        >>> with hub.record("pump.*", store="run42.zarr") as rec:  # doctest: +SKIP
+        ...     rec.mark("valve open")
+        """
+        self._check()
+        try:
+            from labhub.recording import Recording
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "zarr":
+                raise
+            raise MissingDependency("recording needs zarr: pip install 'labhub[record]'", package="zarr") from None
+        return Recording(
+            self,
+            channels,
+            store,
+            split_nbytes=split_nbytes,
+            split_seconds=split_seconds,
+            follow=follow,
+            compression=compression,
+        )
 
     def schema(self, channel: str) -> Schema | None:
         """What one slot of a channel looks like, as its producer declared it; None if it declared nothing.

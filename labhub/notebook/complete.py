@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 from labhub.errors import LabHubError
-from labhub.notebook.magics import broker, producers
+from labhub.notebook.magics import broker, producers, recordings
 from labhub.runtime import find_live
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ MAGICS = {
     "hub_plot": Words(options=("--fields", "--window", "--name"), names="channel"),
     "hub_producer": Words(options=("--restart",), names="producer"),
     "hub_producers": Words(producers.ACTIONS, ("-n",), names="producer"),
+    "hub_record": Words(recordings.RECORD_ACTIONS, ("--compression", "--name")),
+    "hub_replay": Words(recordings.REPLAY_ACTIONS, ("--speed", "--prefix", "--name")),
     "hub_tail": Words(options=("-n", "--name"), names="channel"),
 }
 

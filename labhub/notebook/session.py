@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from typing import TYPE_CHECKING
 
-from labhub.errors import BrokerUnreachable, LabHubError
+from labhub.errors import BrokerUnreachable, LabHubError, RecordingError
 from labhub.hub import Hub, connect, named_broker, running_broker, start_broker, stop_broker
 from labhub.runtime import ConnectionFile, find_live
 
 if TYPE_CHECKING:
     from labhub.notebook.background import BackgroundProducers
+    from labhub.recording import Recording
+    from labhub.replaying import Replay
+
+logger = logging.getLogger(__name__)
 
 
 class Session:
-    """Everything that unloading the extension ends. Made once for each shell."""
+    """Everything that unloading the extension ends. Made once for each shell.
+
+    Attributes
+    ----------
+    recording, replay : Recording, Replay or None
+        The last ones that were begun.
+    """
 
     def __init__(self) -> None:
+        self.recording: Recording | None = None
+        self.replay: Replay | None = None
         self._hubs: dict[str, Hub] = {}
         self._brokers: dict[str, contextlib.ExitStack] = {}
         self._producers: BackgroundProducers | None = None
@@ -108,16 +121,30 @@ class Session:
         return self.start_broker(name, endpoint, here)
 
     def close(self) -> None:
-        """End the background producers, the hubs that nobody writes or reads through, and this kernel's brokers."""
+        """End everything; but not a hub that somebody writes or reads through."""
         if os.getpid() != self._pid:
             return  # a forked child: all of it is its parent's
         with contextlib.ExitStack() as stack:
             for broker in self._brokers.values():
                 stack.callback(broker.close)
-            for hub in self._hubs.values():
-                if hub.idle:
-                    stack.callback(hub.close)
+            stack.callback(self._close_idle_hubs)
             if self._producers is not None:
                 stack.callback(self._producers.close)
+            if self.replay is not None:
+                stack.callback(self.replay.stop)
+            stack.callback(self._stop_recording)
         self._brokers.clear()
         self._hubs.clear()
+
+    def _close_idle_hubs(self) -> None:
+        for hub in self._hubs.values():
+            if hub.idle:
+                hub.close()
+
+    def _stop_recording(self) -> None:
+        if self.recording is None:
+            return
+        try:
+            self.recording.stop()
+        except RecordingError as error:  # unloading goes on; the store has what was committed
+            logger.warning("%s", error)

@@ -36,6 +36,9 @@ EXAMPLES = {
     "key revoke": "labhub key revoke 'PUBLIC_KEY'",
     "key export": "labhub key export my.key",
     "key import": "labhub key import my.key",
+    "record": "labhub record 'pump.*' -o run42.zarr",
+    "verify": "labhub verify run42.zarr",
+    "replay": "labhub replay run42.zarr --speed 10",
     "demo": "labhub demo --seconds 20",
 }
 
