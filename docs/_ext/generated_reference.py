@@ -13,6 +13,7 @@ from sphinx.util.docutils import SphinxDirective
 from labhub.notebook.magics.broker import BrokerMagics
 from labhub.notebook.magics.channels import ChannelMagics
 from labhub.notebook.magics.producers import ProducerMagics
+from labhub.notebook.magics.recordings import RecordingMagics
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -35,7 +36,7 @@ class Magics(SphinxDirective):
         """Return a section for each magic, with what ``?`` shows of it."""
         docs = {
             f"{'%' if kind == 'line' else '%%'}{name}": inspect.getdoc(getattr(group, method))
-            for group in (BrokerMagics, ChannelMagics, ProducerMagics)
+            for group in (BrokerMagics, ChannelMagics, ProducerMagics, RecordingMagics)
             for kind, magics in group.magics.items()
             for name, method in magics.items()
         }

@@ -34,8 +34,8 @@ class RecordingMagics(SessionMagics):
     def hub_record(self, line: str) -> Recording:
         """Record channels into a Zarr store, while cells run; note what happens; stop.
 
-        The recording goes on when a cell is interrupted, and ends in order with %hub_record stop, %unload_ext and the
-        kernel.
+        The recording goes on when a cell is interrupted, and ends in order with %hub_record stop and %unload_ext. A
+        kernel that just ends costs at most the last second, as a killed one does.
 
         Examples
         --------
