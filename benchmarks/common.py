@@ -81,9 +81,9 @@ def report(name: str, rows: list[tuple[str, ...]], result: dict[str, object]) ->
 
 @contextmanager
 def private_directories() -> Iterator[None]:
-    """Give the benchmark segment, runtime and key directories of its own, on tmpfs."""
+    """Give the benchmark segment, runtime, key and settings directories of its own, on tmpfs."""
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="labhub-benchmark-") as base:
-        for variable in ("LABHUB_SHM_DIR", "LABHUB_RUNTIME_DIR", "LABHUB_DATA_DIR"):
+        for variable in ("LABHUB_SHM_DIR", "LABHUB_RUNTIME_DIR", "LABHUB_DATA_DIR", "LABHUB_CONFIG_DIR"):
             os.environ[variable] = os.path.join(base, variable.lower())
             os.mkdir(os.environ[variable], 0o700)
         yield

@@ -46,6 +46,8 @@ _MODULE_OF = {
     "HubBrowser": "notebook.browser",
     "LiveImage": "notebook.live_image",
     "LivePlot": "notebook.live_plot",
+    "Recording": "recording",
+    "replay": "replaying",
     "Schema": "schema",
 }
 _SUBMODULES = frozenset({"broker", "doctor", "errors", "lifecycle", "messenger", "transport"})

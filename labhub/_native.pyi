@@ -1,4 +1,4 @@
-"""Contract of the compiled core (``native/src/bindings.cpp``).
+"""Contract of the compiled core (``native/src``).
 
 Thin and unfriendly on purpose: `labhub.datablock` is what people use. Times are int64 nanoseconds; a timeout below
 zero waits for ever and zero does not wait. Every blocking call releases the GIL and honours Ctrl-C. Errors are the
@@ -29,14 +29,20 @@ class Mapping:
         """Whole payload, shape (capacity * stride,); read-only for consumers. Its base is this mapping."""
 
 class Writer:
-    """The short way to write what is one slot as it stands; made by `Producer.writer`."""
+    """Base of `labhub.DataBlockProducer`: `write` without a Python frame, for what is one slot as it stands.
 
-    def write(self, value: object, /) -> int | None:
-        """Write one slot; its seq, or None, and nothing written, if the value must be converted first.
+    That is an ndarray, not of a subclass, C-contiguous, of the dtype and shape that the writer was made
+    with; or ``bytes`` of up to a slot, if it is `raw`. Everything else, and everything if it is `sealed`, goes to
+    the method ``_write_converted(record)`` of the derived class.
+    """
 
-        That is unless it is a C-contiguous buffer whose attribute ``dtype`` is the very object that the writer was made
-        with, of its shape; or ``bytes``, if it is raw. Raises as `Producer.write`.
-        """
+    def __init__(
+        self, producer: Producer, dtype: np.dtype[Any], shape: tuple[int, ...], raw: bool, sealed: bool
+    ) -> None: ...
+    def _be_patient(self, timeout_ns: int, evict_after_ns: int) -> None:
+        """Set how long `write` waits for lossless consumers, and after how long it evicts one."""
+    def write(self, record: object) -> int:
+        """Write one slot; its seq. Raises as `Producer.write`, and what the conversion raises."""
 
 class Producer:
     """The one writer of a segment; creates it, takes a dead producer's over, or replaces a dead one that differs.
@@ -91,8 +97,6 @@ class Producer:
         A timestamp of 0 means now. Raises BackpressureTimeout (pid, lag), ClosedError, ConcurrentUseError,
         ForkedProcessError, InvalidArgument.
         """
-    def writer(self, dtype: object, shape: tuple[int, ...], raw: bool, timeout_ns: int, evict_after_ns: int) -> Writer:
-        """Make the short way for slots of one dtype and shape; with `raw`, also for ``bytes`` of up to a slot."""
     def write_many(self, data: object, timeout_ns: int, evict_after_ns: int, step_ns: int = 0) -> int:
         """Write a contiguous buffer of k * slot_nbytes bytes as k slots; the number written.
 
@@ -201,8 +205,10 @@ class Consumer:
         nothing is unread; otherwise a dead producer is waited for until the timeout. Raises Evicted (lost, and the
         consumer is registered anew at the head).
         """
-    def read(self, data: NDArray[np.uint8], headers: NDArray[np.void]) -> tuple[int, int]:
-        """Copy unread slots; (how many, how many were lost just before the first of them). Does not wait.
+    def read(self, data: NDArray[Any], headers: NDArray[np.void]) -> tuple[int, int, bool]:
+        """Copy unread slots. Does not wait.
+
+        Returns how many, how many were lost just before the first of them, and whether they are of several epochs.
 
         `data` is C-contiguous, of n * slot_nbytes bytes; `headers` has n items of SLOT_HEADER_NBYTES bytes. The copy
         is validated; a clobbered prefix is dropped and counted, and the valid slots are moved to the front. Bytes of a

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from labhub import liveness
-from labhub.errors import BrokerUnreachable, InvalidArgument, LabHubError
+from labhub.errors import BrokerUnreachable, ClosedError, InvalidArgument, LabHubError, TimeoutExpired
 from labhub.logs import event, get_logger
+from labhub.protocol.access import Access
 from labhub.protocol.broker_state import BrokerState, Outgoing, Peer
 from labhub.protocol.registry import ChannelRegistry, Registration
-from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, AllowList, load_key
+from labhub.settings import SettingsFile
+from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, load_key
+from labhub.transport.enrolled import AllowList
 from labhub.transport.router import Router
 
 __all__ = ["DEFAULT_ENDPOINT", "BrokerConfig", "BrokerService", "ChannelRegistry", "Registration"]
@@ -47,6 +53,8 @@ class BrokerConfig:
         Let in this user's own key and the enrolled ones, or everybody.
     max_channels_per_key, max_watches_per_key : int
         How many channels one client may register, and how many watches it may have.
+    settings : SettingsFile, optional
+        Whose access rules hold, and are followed when the file changes; its other settings are not looked at here.
     """
 
     endpoint: str = DEFAULT_ENDPOINT
@@ -55,6 +63,23 @@ class BrokerConfig:
     allow: Literal["user", "any"] = "user"
     max_channels_per_key: int = 20_000
     max_watches_per_key: int = 256
+    settings: SettingsFile | None = None
+
+
+@dataclass(frozen=True)
+class BrokerView:
+    """A broker at one moment.
+
+    Attributes
+    ----------
+    channels : list of Registration
+        Live ones: to be read, at once, and never changed.
+    numbers : dict of str to float
+        As `BrokerState.metrics`, and ``handshakes_rejected``, ``settings_reads`` and ``settings_refused`` (0 or 1).
+    """
+
+    channels: list[Registration]
+    numbers: dict[str, float]
 
 
 class BrokerService:
@@ -74,8 +99,9 @@ class BrokerService:
 
     Examples
     --------
-    >>> with BrokerService(BrokerConfig(endpoint="tcp://127.0.0.1:0")) as broker:  # doctest: +SKIP
+    >>> with BrokerService(BrokerConfig(endpoint="tcp://127.0.0.1:0")) as broker, labhub.Messenger() as messenger:
     ...     messenger.connect(broker.endpoint, broker.public_key)
+    True
     """
 
     def __init__(self, config: BrokerConfig | None = None) -> None:
@@ -85,8 +111,14 @@ class BrokerService:
         self._thread: threading.Thread | None = None
         self._router: Router | None = None
         self._stop = threading.Event()
+        # So that nobody writes to a descriptor that was closed, and is perhaps another file's; signals come in between.
+        self._gate = threading.RLock()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._state: BrokerState | None = None
+        self._access = Access()
+        self._looks: queue.SimpleQueue[Future[BrokerView]] = queue.SimpleQueue()
+        self._reload = False
+        self._settings_reads = 0
         self._started_at = 0.0
 
     def start(self) -> Self:
@@ -114,12 +146,40 @@ class BrokerService:
     def stop(self) -> None:
         """Stop serving, and remove what dead producers left. Twice is harmless."""
         self._stop.set()
-        try:
-            os.eventfd_write(self._wake, 1)
-        except OSError:
-            return  # stopped before
+        self._wake_up()
         if self._thread is not None:
             self._thread.join()
+
+    def reload(self) -> None:
+        """Read the settings file again now, be it changed or not; for a signal handler, too."""
+        self._reload = True
+        self._wake_up()
+
+    def _wake_up(self) -> bool:
+        """Let the serving thread look at what was asked of it; whether there still is a broker to wake."""
+        with self._gate:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+            return self._wake >= 0
+
+    def look(self, timeout: float = 2.0) -> BrokerView:
+        """Return what it knows, as its own thread sees it between two messages; for any other thread.
+
+        Raises
+        ------
+        TimeoutExpired
+            It did not come to it in time (in seconds).
+        ClosedError
+            It does not serve.
+        """
+        future: Future[BrokerView] = Future()
+        self._looks.put(future)
+        if not self._wake_up():
+            raise ClosedError("this broker was stopped")
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            raise TimeoutExpired(f"the broker did not come to it within {timeout:g} s") from None
 
     @property
     def uptime(self) -> float:
@@ -130,8 +190,11 @@ class BrokerService:
         if self.endpoint or self._stop.is_set():
             raise InvalidArgument("this BrokerService was started before; make a new one")
         config = self.config
-        own = load_key(CLIENT_KEY).public if config.use_curve and config.allow == "user" else ""
+        own = load_key(CLIENT_KEY).public if config.use_curve else ""
         allowed = AllowList(own, anybody=config.allow == "any" or not config.use_curve)
+        self._access = Access(own, allowed.name_of)
+        if config.settings is not None:
+            self._access.rules = config.settings.current.access
         if config.allow not in ("user", "any"):
             raise InvalidArgument(f"allow is 'user' or 'any', not {config.allow!r}")
         if not _is_local(config.endpoint) and config.allow != "any" and not allowed.enrolled():
@@ -145,6 +208,7 @@ class BrokerService:
             probe=lambda r: liveness.judge(r.shm_name, r.metadata),
             bury=lambda r: liveness.bury(r.shm_name, r.metadata),
             allowed=allowed.__contains__,
+            access=self._access,
             max_channels_per_key=config.max_channels_per_key,
             max_watches_per_key=config.max_watches_per_key,
             started_at=time.monotonic(),
@@ -173,14 +237,47 @@ class BrokerService:
             while not self._stop.is_set():
                 router.poll(max(0.0, next_tick - time.monotonic()), self._wake)
                 self._answer(router, state)
-                if (now := time.monotonic()) >= next_tick:
+                self._show(router, state)
+                if (now := time.monotonic()) >= next_tick or self._reload:
                     next_tick = now + TICK
+                    self._follow_settings(state)
                     self._send(router, state.tick(now))
         finally:
             router.close()
             state.close(time.monotonic())
-            os.close(self._wake)
+            with self._gate:
+                os.close(self._wake)
+                self._wake = -1
+            while not self._looks.empty():
+                self._looks.get_nowait().set_exception(ClosedError("this broker was stopped"))
             logger.info("stopped listening on %s", self.endpoint, extra=event("broker_stopped", endpoint=self.endpoint))
+
+    def _show(self, router: Router, state: BrokerState) -> None:
+        """Answer those who wait in `look`."""
+        with contextlib.suppress(BlockingIOError):  # woken by a message, or by the clock
+            os.eventfd_read(self._wake)
+        while not self._looks.empty():
+            numbers = state.metrics(time.monotonic()) | {
+                "handshakes_rejected": float(router.rejected),
+                "settings_reads": float(self._settings_reads),
+                "settings_refused": float(bool(self.config.settings and self.config.settings.error)),
+            }
+            self._looks.get_nowait().set_result(BrokerView(list(state.registry), numbers))
+
+    def _follow_settings(self, state: BrokerState) -> None:
+        """Let new access rules hold; those of a file that is broken now are left as they were."""
+        force, self._reload = self._reload, False
+        file = self.config.settings
+        if file is None or not file.refresh(force=force):
+            return
+        self._settings_reads += 1
+        if file.error:
+            facts = event("settings_refused", path=str(file.path), reason=file.error)
+            logger.error("the settings stay as they were: %s", file.error, extra=facts)
+        elif file.current.access != self._access.rules:
+            self._access.rules = file.current.access
+            state.rules_changed()
+            logger.info("new access rules hold", extra=event("access_changed", path=str(file.path)))
 
     def _answer(self, router: Router, state: BrokerState) -> None:
         for _ in range(BURST):

@@ -8,6 +8,8 @@ it are attributes, listed per class.
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
+from types import MappingProxyType
 
 
 class LabHubError(Exception):
@@ -181,7 +183,7 @@ class BackpressureTimeout(TimeoutExpired):
     lag : int
         Its lag (in slots).
     written : int
-        How many slots of a `write_many` were written before.
+        How many slots of a `Producer.write_many` were written before.
     """
 
     pid: int = 0
@@ -273,6 +275,45 @@ class AuthenticationError(LabHubError, PermissionError):
     """A key was refused: the server's, the client's, or a key file that others can read."""
 
 
+class AccessDenied(LabHubError, PermissionError):
+    """The broker's access rules do not give this client's key the right that a request needs.
+
+    Attributes
+    ----------
+    key : str
+        The name under which the client's key is enrolled there, or the public key itself.
+    channel : str
+        The channel; ``"*"`` for the broker itself.
+    right : str
+        What is missing: ``"produce"``, ``"consume"`` or ``"administer"``.
+    grant : str
+        The lines of the broker's settings file that would give it.
+    """
+
+    key: str = ""
+    channel: str = ""
+    right: str = ""
+    grant: str = ""
+
+
+class InvalidSettings(InvalidArgument):
+    """A broker's settings file cannot be used.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    line : int
+        Where in it (from 1 on; 0 where that is not known).
+    field : str
+        Which setting, such as ``access.ann.consume``; empty where it is none in particular.
+    """
+
+    path: str = ""
+    line: int = 0
+    field: str = ""
+
+
 class ProtocolError(LabHubError, ValueError):
     """A message breaks the protocol, or the broker refused a request.
 
@@ -280,13 +321,69 @@ class ProtocolError(LabHubError, ValueError):
     ----------
     code : str
         One of `labhub.protocol.messages.ErrorCode`.
+    details : dict of str to str
+        What a program may want to know of it, besides the message.
     """
 
     code: str = "INVALID_REQUEST"
+    details: Mapping[str, str] = MappingProxyType({})
 
 
 class QuotaExceeded(ProtocolError):
     """A client key has as many registered channels, or watches, as one may."""
+
+
+class StoreExists(LabHubError, FileExistsError):
+    """There is something where a recording was to be made.
+
+    Attributes
+    ----------
+    path : str
+        Where.
+    """
+
+    path: str
+
+
+class NotARecording(LabHubError, ValueError):
+    """A path holds no recording that this labhub can read.
+
+    Attributes
+    ----------
+    path : str
+        The path.
+    """
+
+    path: str
+
+
+class DamagedStore(LabHubError, ValueError):
+    """A recording, or its manifest, is not what was recorded.
+
+    Attributes
+    ----------
+    path : str
+        The recording.
+    """
+
+    path: str
+
+
+class RecordingError(LabHubError, OSError):
+    """A recording, or one of its channels, could not go on; what was committed before is readable.
+
+    The channels themselves were not touched.
+
+    Attributes
+    ----------
+    path : str
+        The recording.
+    lost : int
+        How many slots were read and not stored.
+    """
+
+    path: str
+    lost: int = 0
 
 
 class BridgeError(LabHubError, ConnectionError):

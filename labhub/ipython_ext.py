@@ -11,6 +11,7 @@ from labhub.notebook.complete import MAGICS, MagicCompleter
 from labhub.notebook.magics.broker import BrokerMagics
 from labhub.notebook.magics.channels import ChannelMagics
 from labhub.notebook.magics.producers import ProducerMagics
+from labhub.notebook.magics.recordings import RecordingMagics
 from labhub.notebook.session import Session
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _loaded: dict[int, _Loaded] = {}
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Add the magics and their completion. Loading twice is harmless: IPython does not call it again."""
     session = Session()
-    for magics in (BrokerMagics, ChannelMagics, ProducerMagics):
+    for magics in (BrokerMagics, ChannelMagics, ProducerMagics, RecordingMagics):
         shell.register_magics(magics(shell, session))
     completer = MagicCompleter(session)
     shell.Completer.custom_matchers.append(completer.matcher)

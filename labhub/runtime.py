@@ -39,6 +39,8 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
         process with the same pid is not taken for it.
     version : str
         Of the labhub that it runs; empty where it does not say.
+    settings : str
+        Path of the settings file that it follows, be it there or not; empty where it does not say.
     """
 
     name: str
@@ -48,9 +50,10 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
     start_time: float
     boot_id: str
     version: str = ""
+    settings: str = ""
 
     @classmethod
-    def of_this_process(cls, name: str, endpoint: str, public_key: str) -> ConnectionFile:
+    def of_this_process(cls, name: str, endpoint: str, public_key: str, settings: str = "") -> ConnectionFile:
         """Describe a broker that runs in this process."""
         return cls(
             name=name,
@@ -60,6 +63,7 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
             start_time=liveness.start_time_of(os.getpid()) or 0.0,
             boot_id=liveness.boot_id(),
             version=__version__,
+            settings=settings,
         )
 
     @property

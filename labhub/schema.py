@@ -54,6 +54,11 @@ class Schema:
     ------
     InvalidArgument
         If a dtype holds Python objects or nothing at all, or dims, units, rate and attributes do not fit it.
+
+    Examples
+    --------
+    >>> Schema(np.dtype("f4"), (64, 8), ("time", "channel"), {"value": "V"}, sample_rate=10_000)
+    Schema(float32, shape=(64, 8), dims=('time', 'channel'), units={'value': 'V'}, sample_rate=10000)
     """
 
     dtype: np.dtype[Any]
@@ -180,6 +185,13 @@ class Schema:
         ------
         InvalidArgument
             If neither `like` nor `dtype` says what a slot is, or what they say cannot be a slot.
+
+        Examples
+        --------
+        >>> Schema.infer({"pressure": 0.0, "on": False}, units={"pressure": "mbar"})
+        Schema(['pressure', 'on'], units={'pressure': 'mbar'})
+        >>> Schema.infer(np.zeros((512, 512), "u2"), dims=("y", "x")).slot_nbytes
+        524288
         """
         if like is None and dtype is None:
             raise InvalidArgument("a schema needs an example (like=...) or a dtype; give one of them")
@@ -204,7 +216,13 @@ class Schema:
         )
 
     def difference(self, other: Schema) -> tuple[str, ...]:
-        """Compare the layouts; one line for each thing in which `other` differs, none if the bytes agree."""
+        """Compare the layouts; one line for each thing in which `other` differs, none if the bytes agree.
+
+        Examples
+        --------
+        >>> Schema.infer(0.0).difference(Schema.infer([0, 0], dtype="i4"))
+        ('shape: () here, (2,) there', "field 'value': <f8 here, <i4 there")
+        """
         lines = []
         if self.shape != other.shape:
             lines.append(f"shape: {self.shape} here, {other.shape} there")

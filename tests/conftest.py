@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 
-VARIABLES = {"shm": "LABHUB_SHM_DIR", "run": "LABHUB_RUNTIME_DIR", "data": "LABHUB_DATA_DIR"}
+VARIABLES = {
+    "shm": "LABHUB_SHM_DIR",
+    "run": "LABHUB_RUNTIME_DIR",
+    "data": "LABHUB_DATA_DIR",
+    "config": "LABHUB_CONFIG_DIR",
+}
 
 
 @pytest.fixture(autouse=True)
 def private_dirs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give the test segment, runtime and key directories; fail it if a file is left in the first two."""
+    """Give the test segment, runtime, key and settings directories; fail it if a file is left in the first two."""
     # On tmpfs, where segments live; one test must never see another's.
     base = Path(tempfile.mkdtemp(prefix="labhub-test-", dir="/dev/shm"))
     for name, variable in VARIABLES.items():

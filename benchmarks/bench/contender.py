@@ -77,12 +77,15 @@ class Place:
         Number of this consumer, from 0; those that lose nothing come first. -1 in the producer.
     cpu : int
         The CPU that this process is pinned to.
+    verifier : Path
+        The compiled library that verifies batches.
     """
 
     directory: Path
     shared: object = None
     consumer: int = -1
     cpu: int = 0
+    verifier: Path = Path()
 
     @property
     def name(self) -> str:

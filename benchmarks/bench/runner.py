@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import tempfile
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +23,7 @@ from tqdm import tqdm
 from bench import statistics
 from bench.contender import PATIENCE, Contender, Figures, Gate, Place
 from bench.meter import program, reading
+from bench.payload import compiled_verifier
 from bench.results import Result
 from bench.targets import TARGETS, opponent
 from bench.workload import Workload
@@ -41,7 +41,7 @@ class RunFailed(Exception):
 def context() -> ForkServerContext:
     """Return what starts the processes: each one new, from a server that has imported everything before."""
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["bench.catalogue"])
+    found.set_forkserver_preload(["bench.__main__"])
     return found
 
 
@@ -73,9 +73,16 @@ def party(
         side = "producer" if place.consumer < 0 else "consumer"
         used = {f"{side}_{name}": value - began[name] for name, value in usage().items()}
         answer.send({**figures, **used, **before, **reading(meter, place, "line_after_ns")})
-    except Exception:  # noqa: BLE001  # whatever it is, it is told, and the others are released
-        answer.send(traceback.format_exc(limit=-3))
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is told, and the others are released
+        answer.send(words_of(error))
         gate.abort()
+
+
+def words_of(error: BaseException) -> str:
+    """Say what went wrong first: what fails while things are taken down after that is only a consequence."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return f"{type(error).__name__}: {error}"
 
 
 def usage() -> Figures:
@@ -111,7 +118,8 @@ def run(contender: Contender, workload: Workload) -> Figures:
         shared = contender.share(workload, starter)
         gate = Gate(starter, 1 + workload.readers)
         for consumer in range(-1, workload.readers):
-            place = Place(directory, shared, consumer, cpus()[0] if consumer < 0 else cpu_of(consumer))
+            cpu = cpus()[0] if consumer < 0 else cpu_of(consumer)
+            place = Place(directory, shared, consumer, cpu, compiled_verifier())
             here, there = starter.Pipe(duplex=False)
             process = starter.Process(target=party, args=(contender, workload, place, gate, meter, there), daemon=False)
             process.start()
@@ -223,18 +231,17 @@ def complete(found: Result, measures: Mapping[tuple[str, str], Callable[[], Figu
 
     When it ends depends on where the CPUs were, never on who was faster.
     """
-    wanted: dict[str, set[str]] = {}
+    wanted: dict[str, set[tuple[str, str]]] = {}
     for target in TARGETS:
-        other = opponent(target, found)
-        if target.relation != "value" and other in found.runs.get(target.workload, {}):
-            wanted.setdefault(target.workload, set()).add(other)
-    for workload, others in wanted.items():
+        pair = target.subject, target.subject if target.relation == "value" else opponent(target, found)
+        if all((target.workload, name) in measures for name in pair):
+            wanted.setdefault(target.workload, set()).add(pair)
+    for workload, pairs in wanted.items():
         for number in range(2 * found.rounds):
-            lacking = [o for o in others if len(found.pairs(workload, "labhub", o)) < statistics.ENOUGH]
+            lacking = {n for pair in pairs if len(found.pairs(workload, *pair)) < statistics.ENOUGH for n in pair}
             if not lacking:
                 break
-            order = ["labhub", *lacking] if number % 2 else [*lacking, "labhub"]
-            figures = {name: measures[workload, name]() for name in order}
+            figures = {name: measures[workload, name]() for name in sorted(lacking, reverse=number % 2 == 1)}
             for name, runs in found.runs[workload].items():
                 runs.append(figures.get(name))
 

@@ -16,7 +16,9 @@ from labhub.cli.doctor import doctor
 from labhub.cli.exits import EXIT_CODES_HELP, example
 from labhub.cli.info import info
 from labhub.cli.key import app as key
+from labhub.cli.record import record, verify
 from labhub.cli.register import register
+from labhub.cli.replay import replay
 from labhub.cli.tail import tail
 from labhub.cli.top import top
 
@@ -54,6 +56,9 @@ app.command(epilog=example("labhub top 'pump.*' --interval 0.5"))(top)
 app.command(epilog=example("labhub info pump.pressure"))(info)
 app.command(epilog=example("labhub tail pump.pressure -n 3 --follow"))(tail)
 app.command(epilog=example("labhub bridge --export 'camera.*' --listen tcp/0.0.0.0:7447"))(bridge)
+app.command(epilog=example("labhub record 'pump.*' -o run42.zarr --split-size 2G"))(record)
+app.command(epilog=example("labhub verify run42.zarr"))(verify)
+app.command(epilog=example("labhub replay run42.zarr --speed 10 --prefix replay."))(replay)
 app.command(epilog=example("labhub doctor --fix", DOCTOR_EXIT_CODES))(doctor)
 app.command(epilog="Example: labhub demo --seconds 20")(demo)
 app.command(epilog=example("labhub register pump.raw --schema \"[('t', '<f8'), ('bar', '<f4')]\" --units t=s,bar=bar"))(

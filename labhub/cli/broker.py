@@ -2,31 +2,53 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from labhub.cli.completion import broker_names
 from labhub.cli.exits import EXIT_CODES_HELP, example, run, write_json
+from labhub.cli.notify import notify
 
 if TYPE_CHECKING:
     from labhub.runtime import ConnectionFile
-
-DEFAULT_LISTEN = "tcp://127.0.0.1:5570"
 
 Name = Annotated[
     str,
     typer.Option("--name", "-n", metavar="NAME", help="Name of the broker.", autocompletion=broker_names),
 ]
 Listen = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--listen",
         metavar="ENDPOINT",
+        show_default="tcp://127.0.0.1:5570, or as the settings say",
         help="Where to listen; port 0 is any. If the default port is taken, any other is used. Other interfaces than "
         "the loopback demand enrolled client keys.",
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        show_default="broker-NAME.toml in the user's configuration directory, if it is there",
+        help="Settings file: where to listen, metrics, and who may do what with which channels. It is followed.",
+    ),
+]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics-port",
+        metavar="PORT",
+        min=0,
+        max=65535,
+        show_default="none, or as the settings say",
+        help="Serve metrics for Prometheus on this port of the loopback; 0 is any.",
     ),
 ]
 
@@ -53,13 +75,19 @@ app = typer.Typer(
 
 
 @app.command(epilog=example("labhub broker start --name beamline"))
-def start(name: Name = "default", listen: Listen = DEFAULT_LISTEN, as_json: Json = False) -> None:
+def start(
+    name: Name = "default",
+    listen: Listen = None,
+    config: Config = None,
+    metrics_port: MetricsPort = None,
+    as_json: Json = False,
+) -> None:
     """Start a broker in the background. Harmless if it runs already."""
     from labhub import runtime
     from labhub.hub import start_broker
 
     before = runtime.find_live(name)
-    running = start_broker(name, listen)
+    running = start_broker(name, listen, config=config, metrics_port=metrics_port)
     if as_json:
         write_json(place(running) | {"started": before != running})
         return
@@ -108,16 +136,38 @@ def describe(running: ConnectionFile, channels: list[str]) -> dict[str, Any]:
 
 @app.command("run", epilog=example("labhub broker run --listen tcp://127.0.0.1:0"))
 def run_in_foreground(
-    name: Name = "default", listen: Listen = DEFAULT_LISTEN, log_format: LogFormat = LogForm.TEXT
+    name: Name = "default",
+    listen: Listen = None,
+    config: Config = None,
+    metrics_port: MetricsPort = None,
+    log_format: LogFormat = LogForm.TEXT,
 ) -> None:
-    """Run a broker in this terminal, until Ctrl-C or SIGTERM."""
+    """Run a broker in this terminal, until Ctrl-C or SIGTERM; SIGHUP lets it read its settings again."""
     from labhub.hub import named_broker
 
     log_to_stderr(log_format)
-    with named_broker(name, listen, announce if log_format is LogForm.TEXT else None) as service:
+
+    def ready(endpoint: str, public_key: str) -> None:
+        if log_format is LogForm.TEXT:
+            announce(endpoint, public_key)
+        notify("READY=1")
+
+    with named_broker(name, listen, ready, config=config, metrics_port=metrics_port) as service:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: service.stop())
+        terminal = has_terminal()
+        signal.signal(signal.SIGHUP, lambda *_: service.stop() if terminal and not has_terminal() else service.reload())
         service.run()
+        notify("STOPPING=1")
+
+
+def has_terminal() -> bool:
+    """Whether there is a terminal behind the standard input; not after it was closed, which SIGHUP tells, too."""
+    try:
+        os.tcgetpgrp(0)
+    except OSError:
+        return False
+    return True
 
 
 def log_to_stderr(form: LogForm) -> None:

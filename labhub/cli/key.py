@@ -57,31 +57,37 @@ def list_keys(as_json: Json = False) -> None:
     if not keys:
         typer.echo("no key is enrolled; only this user's own is let in", err=True)
     for key in keys:
-        typer.echo(f"{key.key}  {key.comment}".rstrip())
+        typer.echo("  ".join(filter(None, (key.key, key.name, key.comment))))
 
 
 @app.command(
-    epilog=example("labhub key enroll 'PUBLIC_KEY' --comment 'Ann, beamline 3'"), context_settings=KEY_MAY_BE_ANYTHING
+    epilog=example("labhub key enroll 'PUBLIC_KEY' --comment 'Ann, beamline 3' --name ann"),
+    context_settings=KEY_MAY_BE_ANYTHING,
 )
 def enroll(
     key: Annotated[str, typer.Argument(metavar="KEY", help=f"Public key of a client. {QUOTE}")],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What access rules call it.")] = "",
     comment: Annotated[str, typer.Option("--comment", metavar="TEXT", help="Whose key it is.")] = "",
 ) -> None:
-    """Let a client in, from now on; running brokers need no restart. Twice is harmless."""
+    """Let a client in, from now on; running brokers need no restart. Twice is harmless, and may give it a name."""
     from labhub.transport.keys import enroll as let_in
 
-    typer.echo("enrolled" if let_in(key, comment) else "was enrolled before; nothing changed")
+    if let_in(key, comment, name):
+        typer.echo("enrolled")
+    else:
+        typer.echo(f"was enrolled before; its name is {name}" if name else "was enrolled before; nothing changed")
 
 
 @app.command(epilog=example("labhub key revoke 'PUBLIC_KEY'"), context_settings=KEY_MAY_BE_ANYTHING)
 def revoke(
-    key: Annotated[str, typer.Argument(metavar="KEY", help=f"Enrolled key, or the beginning of one. {QUOTE}")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help=f"Enrolled key, its beginning, or its name. {QUOTE}")],
 ) -> None:
     """Let a client in no longer; running brokers refuse its next request."""
     from labhub.transport.keys import revoke as shut_out
 
     gone = shut_out(key)
-    typer.echo(f"revoked {gone.key}" + (f" ({gone.comment})" if gone.comment else ""))
+    noted = ", ".join(filter(None, (gone.name, gone.comment)))
+    typer.echo(f"revoked {gone.key}" + (f" ({noted})" if noted else ""))
 
 
 @app.command(epilog=example("labhub key export my.key"))

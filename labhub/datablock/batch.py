@@ -42,8 +42,8 @@ class Batch:
         Where they come from.
     schema : Schema
         What one slot looks like.
-    data : ndarray of shape (n_slots, *slot_shape)
-        The slots. Bytes behind a slot's committed length are zero.
+    data : ndarray of shape (n_slots, ...)
+        The slots, each of the schema's shape. Bytes behind a slot's committed length are zero.
     headers : ndarray of shape (n_slots,)
         Their headers, of dtype `SLOT_HEADER`.
     lost : int
@@ -95,7 +95,16 @@ class Batch:
         Returns
         -------
         xarray.Dataset
+
+        Examples
+        --------
+        >>> with hub.producer("pump", like={"pressure": 0.0, "on": False}, units={"pressure": "mbar"}) as pump:
+        ...     count = pump.write_many([(1013.2, True), (1013.4, False)])
+        ...     ds = hub["pump"].snapshot().to_xarray()
+        >>> ds.pressure.attrs["units"], ds.pressure.values, ds.seq.values
+        ('mbar', array([1013.2, 1013.4]), array([0, 1], dtype=uint64))
         """
+        import pandas as pd
         import xarray as xr
 
         schema = self.schema
@@ -105,14 +114,15 @@ class Batch:
         else:
             data, time, seq, dims = self.data, self.time, self.seq, (TIME, *dims)
         variables = {}
-        columns = _columns(data)
+        columns = columns_of(data)
         taken = {"seq", *dims, *(name for name, _ in columns)}
         for name, column in columns:
             extra = tuple(f"{name}_{k}" for k in range(column.ndim - len(dims)))
             unit = schema.units.get(name.split(".")[0])
-            shown = _beside(name, taken) if name == "seq" or name in dims else name
+            shown = beside(name, taken) if name == "seq" or name in dims else name
             variables[shown] = ((*dims, *extra), column, {"units": unit} if unit else {})
-        coordinates = {TIME: time, "seq": (TIME, seq)}
+        # A finished index: to make one of an array, xarray takes a third of all its time here.
+        coordinates = {TIME: pd.DatetimeIndex(time), "seq": (TIME, seq)}
         return xr.Dataset(variables, coordinates, {"channel": self.channel, **schema.attrs})
 
     def _joined(
@@ -207,6 +217,8 @@ class Batch:
     def by_epoch(self) -> list[Batch]:
         """Return the slots of each epoch as a batch of its own."""
         epochs = self.headers["epoch"]
+        if not len(self) or epochs[0] == epochs[-1]:  # it only ever rises
+            return [self]
         seams = np.flatnonzero(np.diff(epochs)) + 1
         batches, rest, done = [], self, 0
         for seam in seams:
@@ -267,14 +279,14 @@ class Batch:
         return f"Batch({self.channel}: seq {self.seq[0]}-{self.seq[-1]}, {shape} of {kind}, lost={self.lost})"
 
 
-def _columns(data: NDArray[Any], path: str = "") -> list[tuple[str, NDArray[Any]]]:
+def columns_of(data: NDArray[Any], path: str = "") -> list[tuple[str, NDArray[Any]]]:
     """Return the plain columns of a (possibly nested) structured array, each with its dotted name."""
     if data.dtype.names is None:
         return [(path or VALUE, data)]
-    return [c for name in data.dtype.names for c in _columns(data[name], f"{path}.{name}" if path else name)]
+    return [c for name in data.dtype.names for c in columns_of(data[name], f"{path}.{name}" if path else name)]
 
 
-def _beside(name: str, taken: Container[str]) -> str:
+def beside(name: str, taken: Container[str]) -> str:
     """Return a name with as many underscores behind it as it takes to be another one than those that are taken."""
     while name in taken:
         name += "_"

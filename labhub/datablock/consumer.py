@@ -80,6 +80,7 @@ class DataBlockConsumer:
         timeout: float | None = None,
         *,
         until_gone: bool = False,
+        out: NDArray[Any] | None = None,
     ) -> Batches:
         """Iterate over the unread slots, many at a time; with ``for`` or ``async for``.
 
@@ -94,6 +95,9 @@ class DataBlockConsumer:
         until_gone : bool
             Raise `ProducerGone` as soon as the producer has died and everything is read, instead of waiting for another
             producer to take over.
+        out : ndarray of shape (n_slots, *slot_shape), optional
+            Read into this array over and over instead of new memory for each batch: for large slots at high rates, as
+            it stays in the caches. `Batch.data` is a part of it, so each batch overwrites the one before.
 
         Returns
         -------
@@ -112,7 +116,7 @@ class DataBlockConsumer:
             While iterating, for each corrupt slot (``checksum="enforced"``), behind the batch of those before it; the
             iteration can go on.
         """
-        return batches_of(self, max_slots, min_slots, timeout, until_gone)
+        return batches_of(self, max_slots, min_slots, timeout, until_gone, out)
 
     def datasets(
         self,
@@ -137,14 +141,16 @@ class DataBlockConsumer:
     def __aiter__(self) -> Batches:
         return self.batches()
 
-    def next_batch(self, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool) -> Batch | None:
+    def next_batch(
+        self, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool, out: NDArray[Any] | None = None
+    ) -> Batch | None:
         """Wait for one batch; None at the end of the stream. `batches` is the friendlier form, with the same errors."""
         if self._ready:
             return self._hand_out()
         deadline = None if timeout is None else time.monotonic() + timeout
+        left = nanoseconds(timeout)
         while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            unread = self._native.wait(min_slots, nanoseconds(left), until_gone)
+            unread = self._native.wait(min_slots, left, until_gone)
             if unread == _native.STREAM_ENDED:
                 return None
             if unread == 0:
@@ -152,9 +158,11 @@ class DataBlockConsumer:
             if self.mode == "latest":
                 self._native.skip_to_newest()
                 max_slots = 1
-            self._read(min(unread, max_slots))
-            if self._ready:
-                return self._hand_out()
+            batch = self._read(min(unread, max_slots), out)
+            if batch is not None:
+                return batch
+            if deadline is not None:
+                left = nanoseconds(max(0.0, deadline - time.monotonic()))
 
     def put_back(self, item: Batch | StreamError) -> None:
         """Hand a batch, or an error, out once more, first: it was read for somebody who no longer waits."""
@@ -166,30 +174,41 @@ class DataBlockConsumer:
             raise item
         return item
 
-    def _read(self, n: int) -> None:
-        data = np.empty((n, *self.schema.shape), self.schema.dtype)
+    def _read(self, n: int, out: NDArray[Any] | None) -> Batch | None:
+        """Copy `n` unread slots; None if there is no batch of them."""
+        schema = self.schema
+        data = np.empty((n, *schema.shape), schema.dtype) if out is None else out[:n]
         headers = np.empty(n, SLOT_HEADER)
-        count, lost = self._native.read(data.reshape(-1).view(np.uint8), headers.view(np.void))
+        count, lost, seam = self._native.read(data, headers)
         self._untold += lost
         if count == 0:  # the producer was faster than the copy; what it cost is told with the next batch
-            return
-        batch = Batch(self.name, self.schema, data[:count], headers[:count])
+            return None
+        if count < n:
+            data, headers = data[:count], headers[:count]
+        if seam or self._findings is not None:
+            self._get_ready_in_parts(data, headers)
+            return self._hand_out()
+        batch = Batch(self.name, schema, data, headers, self._untold)
+        self._untold = 0
+        return batch
+
+    def _get_ready_in_parts(self, data: NDArray[Any], headers: NDArray[np.void]) -> None:
+        """Let slots be handed out around those that are corrupt."""
         first = 0
         if self._findings is not None:
             # The copy was validated: a slot that does not match its checksum was not overwritten, but is corrupt.
-            for bad in checksums.mismatches(batch.headers, batch.data):
-                self._get_ready(batch, first, bad)
-                self._ready.append(self._found_corrupt(batch.headers[bad]))
+            for bad in checksums.mismatches(headers, data):
+                self._get_ready(data[first:bad], headers[first:bad])
+                self._ready.append(self._found_corrupt(headers[bad]))
                 first = bad + 1
-        self._get_ready(batch, first, count)
+        self._get_ready(data[first:], headers[first:])
 
-    def _get_ready(self, batch: Batch, first: int, end: int) -> None:
-        """Let some slots of a batch be handed out, one batch for each epoch; the first one tells what was lost."""
-        if first == end:
+    def _get_ready(self, data: NDArray[Any], headers: NDArray[np.void]) -> None:
+        """Let slots be handed out, one batch for each epoch; the first one tells what was lost."""
+        if not len(data):
             return
-        piece = Batch(self.name, self.schema, batch.data[first:end], batch.headers[first:end], self._untold)
+        self._ready += Batch(self.name, self.schema, data, headers, self._untold).by_epoch()
         self._untold = 0
-        self._ready += piece.by_epoch()
 
     @property
     def findings(self) -> Findings | None:
@@ -288,7 +307,6 @@ class DataBlockConsumer:
             A context manager with a read-only `array`. What it showed is true only once it was left without `Lapped`,
             `Evicted` or `ChecksumError`.
         """
-        nanoseconds(timeout)
         return ReadSlot(self, timeout)
 
     def views(self, timeout: float | None = None) -> _native.Views:
@@ -315,8 +333,15 @@ class DataBlockConsumer:
 
         Examples
         --------
-        >>> for frame in consumer.views(timeout=1):  # doctest: +SKIP
-        ...     total += frame.sum()
+        >>> from labhub.datablock.producer import open_producer
+        >>> with open_producer("adc", labhub.Schema.infer(dtype="i4", shape=1000)) as adc:
+        ...     reader = open_consumer("adc", start="oldest")
+        ...     count = adc.write_many(np.ones((3, 1000), "i4"))
+        >>> for block in reader.views(timeout=1):
+        ...     print(reader.cursor, block.sum())
+        0 1000
+        1 1000
+        2 1000
         """
         if self._findings is not None:
             raise InvalidArgument(
@@ -546,6 +571,16 @@ def find_datablock_consumer(
     Raises
     ------
     ChannelNotFound, ChannelBusy, SegmentTokenMismatch, SegmentAccessError, IncompatibleSegment, InvalidName
+
+    Examples
+    --------
+    >>> producer = labhub.create_datablock_producer("raw", labhub.DataBlockPolicy.SINGLE)
+    >>> consumer = find_datablock_consumer("raw", shared_secret=0)
+    >>> seq = producer.write(b"1013.2")
+    >>> handle = consumer.acquire_consume_slot(timeout_ms=1000)
+    >>> handle.read(6)
+    b'1013.2'
+    >>> handle.release()
     """
     directory = segment_directory()
     config = config or DataBlockConfig()

@@ -125,6 +125,14 @@ def diagnose(name: str, directory: str | None = None, *, slots: bool = True) -> 
     Raises
     ------
     ChannelNotFound, IncompatibleSegment, VersionMismatch, SegmentAccessError, InvalidName
+
+    Examples
+    --------
+    >>> with hub.producer("adc", like=0, capacity=16) as adc:
+    ...     count = adc.write_many(range(100))
+    ...     found = labhub.diagnose("adc")
+    >>> found.head, found.capacity, found.sync_policy
+    (100, 16, 'SEQUENTIAL_SYNC')
     """
     directory = segment_directory() if directory is None else directory
     found = cast("dict[str, Any]", _native.probe(directory, check_name(name, "segment")))

@@ -6,7 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from threading import Event
-from typing import TYPE_CHECKING, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from labhub.datablock.batch import Batch
 from labhub.datablock.config import checked_count, nanoseconds
@@ -33,7 +36,9 @@ class BatchSource(Protocol):
     def schema(self) -> Schema:
         """What one slot looks like."""
 
-    def next_batch(self, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool) -> Batch | None:
+    def next_batch(
+        self, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool, out: NDArray[Any] | None = None
+    ) -> Batch | None:
         """Wait for one batch; None at the end of the stream."""
 
     def put_back(self, item: Batch | StreamError) -> None:
@@ -46,6 +51,7 @@ def batches_of(
     min_slots: int,
     timeout: float | None,
     until_gone: bool,
+    out: NDArray[Any] | None = None,
     quota: Quota | None = None,
 ) -> Batches:
     """Check what `batches` was asked for, and make the iterator.
@@ -53,15 +59,30 @@ def batches_of(
     Raises
     ------
     InvalidArgument
-        If a count is not a whole number of at least 1, `min_slots` is more than `max_slots`, or the timeout is bad.
+        If a count is not a whole number of at least 1, `min_slots` is more than `max_slots`, the timeout is bad, or
+        `out` is not an array to read into.
     """
-    limit = max(1, MAX_BATCH_NBYTES // source.schema.slot_nbytes)
+    limit = max(1, MAX_BATCH_NBYTES // source.schema.slot_nbytes) if out is None else _room(out, source.schema)
     most = limit if max_slots is None else checked_count("max_slots", max_slots)
+    if out is not None and most > limit:
+        raise InvalidArgument(f"max_slots={most} is more than the {limit} that `out` has room for")
     least = checked_count("min_slots", min_slots)
     if max_slots is not None and least > most:
         raise InvalidArgument(f"min_slots={least} is more than max_slots={most}")
     nanoseconds(timeout)  # refuse a bad one now, not while iterating
-    return Batches(source, max(most, least), least, timeout, until_gone, quota or Quota())
+    if least > limit and out is not None:
+        raise InvalidArgument(f"min_slots={least} is more than the {limit} that `out` has room for")
+    return Batches(source, max(most, least), least, timeout, until_gone, out, quota)
+
+
+def _room(out: NDArray[Any], schema: Schema) -> int:
+    """Return how many slots fit an array that batches shall be read into."""
+    fits = isinstance(out, np.ndarray) and out.dtype == schema.dtype and out.shape[1:] == schema.shape and out.size > 0
+    if not (fits and out.flags.c_contiguous and out.flags.writeable):
+        found = f"{out.dtype} of shape {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        wanted = f"{schema.dtype} of shape (n_slots, *{schema.shape})"
+        raise InvalidArgument(f"out must be a writable C-contiguous array of {wanted}, not {found}")
+    return len(out)
 
 
 class Batches(Iterator[Batch], AsyncIterator[Batch]):
@@ -74,13 +95,15 @@ class Batches(Iterator[Batch], AsyncIterator[Batch]):
         min_slots: int,
         timeout: float | None,
         until_gone: bool,
-        quota: Quota,
+        out: NDArray[Any] | None = None,
+        quota: Quota | None = None,
     ) -> None:
         self._source = source
         self._max_slots = max_slots
         self._min_slots = min_slots
         self._timeout = timeout
         self._until_gone = until_gone
+        self._out = out
         self._quota = quota
 
     def __iter__(self) -> Batches:
@@ -94,21 +117,25 @@ class Batches(Iterator[Batch], AsyncIterator[Batch]):
 
     def _read(self, timeout: float | None) -> Batch | None:
         """Wait for one batch; None at the end of the stream, or of the quota."""
-        if self._quota.spent:
+        quota = self._quota
+        if quota is None:
+            return self._source.next_batch(self._max_slots, self._min_slots, timeout, self._until_gone, self._out)
+        if quota.spent:
             return None
-        most, least = self._quota.limit(self._max_slots), self._quota.limit(self._min_slots)
+        most, least = quota.limit(self._max_slots), quota.limit(self._min_slots)
         try:
-            return self._source.next_batch(most, least, timeout, self._until_gone)
+            return self._source.next_batch(most, least, timeout, self._until_gone, self._out)
         except (KeyboardInterrupt, ClosedError):
-            self._quota.close()
+            quota.close()
             raise
 
     def _noted(self, batch: Batch | None) -> Batch | None:
         """Count a batch that is about to be handed out."""
-        if batch is None:
-            self._quota.close()
-        else:
-            self._quota.note(batch)
+        if self._quota is not None:
+            if batch is None:
+                self._quota.close()
+            else:
+                self._quota.note(batch)
         return batch
 
     def __aiter__(self) -> Batches:

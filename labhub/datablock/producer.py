@@ -26,6 +26,7 @@ from labhub.datablock.config import (
 )
 from labhub.datablock.encode import as_bytes, as_slot, as_slots
 from labhub.datablock.location import default_capacity, segment_directory
+from labhub.datablock.packing import packer_of
 from labhub.datablock.writing import WriteHandle, WriteSlot
 from labhub.errors import BackpressureTimeout, ClosedError, ForkedProcessError, InvalidArgument
 from labhub.names import check_name
@@ -40,7 +41,7 @@ SYNC_OF: dict[Lossless, ConsumerSyncPolicy] = {
 }
 
 
-class DataBlockProducer:
+class DataBlockProducer(_native.Writer):
     """Writes the slots of one channel. Made by `open_producer` or `create_datablock_producer`.
 
     Any thread may use it, one at a time. Leaving its ``with`` block, dropping the last reference and the normal end of
@@ -69,6 +70,9 @@ class DataBlockProducer:
         timeout: float | None,
         evict_after: float | None,
     ) -> None:
+        plain_bytes = schema == Schema.raw(schema.slot_nbytes)
+        enforced = checksum_policy is ChecksumPolicy.ENFORCED
+        super().__init__(native, schema.dtype, schema.shape, plain_bytes, enforced)
         self._native = native
         self.name = name
         self.schema = schema
@@ -78,8 +82,9 @@ class DataBlockProducer:
         self.checksum_policy = checksum_policy
         self._dtype = schema.dtype
         self._shape = schema.shape
-        self._plain_bytes = schema == Schema.raw(schema.slot_nbytes)
-        self._enforced = checksum_policy is ChecksumPolicy.ENFORCED
+        self._plain_bytes = plain_bytes
+        self._pack = packer_of(schema)
+        self._enforced = enforced
         self._step_ns = schema.duration_ns
         self._evict_after_ns = nanoseconds(evict_after, "evict_after")
         self.timeout = timeout
@@ -90,38 +95,15 @@ class DataBlockProducer:
         self._slot_nbytes = schema.slot_nbytes
         self._finalize = weakref.finalize(self, native.close)
 
-    def write(self, record: object) -> int:
-        """Write one slot.
-
-        Parameters
-        ----------
-        record : scalar, tuple, dict, array_like or bytes
-            A value of the schema's dtype and shape; a dict or tuple for a structured dtype. Bytes are taken as they
-            are: exactly one slot of them, or for a channel of raw bytes at most one slot.
-
-        Returns
-        -------
-        int
-            The slot's seq.
-
-        Raises
-        ------
-        SchemaMismatch
-            If the value has another shape or other fields, or would not survive the conversion.
-        BackpressureTimeout
-            If a lossless consumer held the ring full for longer than `timeout`; nothing was written then.
-        ClosedError, ConcurrentUseError, ForkedProcessError
-        """
+    def _write_converted(self, record: object) -> int:
+        """Write a record that is not one slot as it stands; `write`, in the compiled core, calls this."""
         if self._enforced:
             return self._write_sealed(self._bytes_of(record))
-        seq = self._put(record)
-        return self._write_converted(record) if seq is None else seq
-
-    def _write_converted(self, record: object) -> int:
-        """Write a record that is not one slot as it stands."""
-        if not (self._plain_bytes and isinstance(record, bytes | bytearray | memoryview)):
-            record = as_bytes(as_slot(record, self.schema))
-        return self._native.write(record, self._timeout_ns, self._evict_after_ns)
+        data: object = self._pack(record)
+        if data is None:
+            raw = self._plain_bytes and isinstance(record, bytes | bytearray | memoryview)
+            data = record if raw else as_bytes(as_slot(record, self.schema))
+        return self._native.write(data, self._timeout_ns, self._evict_after_ns)
 
     def write_many(self, records: object) -> int:
         """Write many slots at once.
@@ -131,8 +113,8 @@ class DataBlockProducer:
 
         Parameters
         ----------
-        records : array_like of shape (n_slots, *slot_shape), or list of records
-            The slots.
+        records : array_like of shape (n_slots, ...), or list of records
+            The slots, each of the schema's shape.
 
         Returns
         -------
@@ -188,8 +170,10 @@ class DataBlockProducer:
 
         Examples
         --------
-        >>> with producer.slot() as s:  # doctest: +SKIP
-        ...     camera.read_into(s.array)
+        >>> from labhub.datablock.producer import open_producer
+        >>> camera = open_producer("camera", labhub.Schema.infer(dtype="u2", shape=(512, 512)))
+        >>> with camera.slot() as slot:
+        ...     slot.array[:] = 7
         """
         return WriteSlot(self)
 
@@ -232,7 +216,7 @@ class DataBlockProducer:
     def timeout(self, seconds: float | None) -> None:
         self._timeout_ns = nanoseconds(seconds)
         self._timeout = seconds
-        self._new_put()
+        self._be_patient(self._timeout_ns, self._evict_after_ns)
 
     @property
     def evict_after(self) -> float | None:
@@ -243,13 +227,7 @@ class DataBlockProducer:
     def evict_after(self, seconds: float | None) -> None:
         self._evict_after_ns = nanoseconds(seconds, "evict_after")
         self._evict_after = seconds
-        self._new_put()
-
-    def _new_put(self) -> None:
-        """Make the short way of `write`, which keeps the patience with the layout."""
-        self._put = self._native.writer(
-            self._dtype, self._shape, self._plain_bytes, self._timeout_ns, self._evict_after_ns
-        ).write
+        self._be_patient(self._timeout_ns, self._evict_after_ns)
 
     def stats(self) -> dict[str, int]:
         """Return the counters of the segment.
@@ -341,10 +319,10 @@ class DataBlockProducer:
                 raise
         return len(slots)
 
-    def _commit(self, index: int, nbytes: int, *, seal: bool = False) -> int:
+    def _commit(self, index: int, nbytes: int, timestamp_ns: int = 0, *, seal: bool = False) -> int:
         if not (seal or self._enforced):
-            return self._native.commit(nbytes)
-        return self._native.commit(nbytes, checksum=checksums.digest(self._raw(index)[: max(0, nbytes)]))
+            return self._native.commit(nbytes, timestamp_ns)
+        return self._native.commit(nbytes, timestamp_ns, checksum=checksums.digest(self._raw(index)[: max(0, nbytes)]))
 
     def _require_checksums(self) -> None:
         if self.checksum_policy is ChecksumPolicy.NONE:
@@ -472,6 +450,16 @@ def create_datablock_producer(
     Raises
     ------
     ChannelBusy, InvalidName, InvalidArgument, IncompatibleSegment, SegmentAccessError, SegmentSpaceError
+
+    Examples
+    --------
+    >>> producer = create_datablock_producer("raw", DataBlockPolicy.DOUBLE_BUFFER)
+    >>> handle = producer.acquire_write_slot(timeout_ms=100)
+    >>> handle.write(b"1013.2")
+    >>> handle.commit(6)
+    >>> producer.release_write_slot(handle)
+    >>> producer.next_seq
+    1
     """
     check_name(name, "segment")
     config = config or DataBlockConfig()

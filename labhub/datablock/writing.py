@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class WriteSlot:
-    """One slot, open for writing in place.
+    """One slot, open for writing in place. Made by `Producer.slot`.
 
     Attributes
     ----------
@@ -23,6 +23,8 @@ class WriteSlot:
         The slot itself, in shared memory. It still holds an older slot's values: write all of it, or set `nbytes`.
     nbytes : int
         How many bytes to commit; all of them unless set.
+    timestamp_ns : int
+        Time of the slot (in nanoseconds since the epoch, UTC); that of its publication unless set.
     seq : int
         The slot's seq.
     """
@@ -33,12 +35,13 @@ class WriteSlot:
         self._producer = producer
         self._index = -1
         self._seal = False
-        self.nbytes = producer.schema.slot_nbytes
+        self.nbytes = producer._slot_nbytes
+        self.timestamp_ns = 0
         self.seq = -1
 
     def __enter__(self) -> Self:
         self._index = self._producer._claim()
-        self.seq = self._producer.next_seq
+        self.seq = self._producer._native.head
         self.array = self._producer._view(self._index)
         return self
 
@@ -60,7 +63,7 @@ class WriteSlot:
             self._producer._abort()
             return
         try:
-            self._producer._commit(self._index, self.nbytes, seal=self._seal)
+            self._producer._commit(self._index, self.nbytes, self.timestamp_ns, seal=self._seal)
         except BaseException:
             self._producer._abort()
             raise

@@ -11,12 +11,16 @@ from pathlib import Path
 from labhub import __version__, liveness, runtime
 from labhub.doctor.finding import Finding, command, dead
 from labhub.doctor.live import is_stopped
-from labhub.errors import AuthenticationError, LabHubError, SegmentAccessError
+from labhub.errors import AuthenticationError, InvalidSettings, LabHubError, SegmentAccessError
 from labhub.messenger import Messenger
 from labhub.names import NAME
+from labhub.protocol.access import EVERY
 from labhub.protocol.messages import ChannelEntry
 from labhub.runtime import ConnectionFile
+from labhub.settings import read_settings
 from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, read_key
+from labhub.transport.enrolled import EnrolledKey
+from labhub.transport.keys import enrolled_keys
 
 CHECK = "brokers"
 PATIENCE = 2.0
@@ -61,6 +65,7 @@ class Brokers:
             what = f"runs labhub {broker.version or 'of another version'}, this is {__version__}"
             yield Finding(CHECK, "problem", broker.name, what, _restart(broker.name))
         yield from _key_change(broker)
+        yield from _settings(broker)
         yield from self._ask(broker)
 
     def _ask(self, broker: ConnectionFile) -> Iterator[Finding]:
@@ -112,6 +117,27 @@ def _key_change(broker: ConnectionFile) -> Iterator[Finding]:
     if key != broker.public_key:
         what = "was started with another key than the server key that is there now; clients elsewhere need one of them"
         yield Finding(CHECK, "note", broker.name, what, _restart(broker.name))
+
+
+def _settings(broker: ConnectionFile) -> Iterator[Finding]:
+    if not os.path.lexists(broker.settings):
+        return
+    try:
+        rules = read_settings(Path(broker.settings)).access
+    except InvalidSettings as error:
+        yield Finding(CHECK, "problem", broker.name, f"its settings are broken, so older ones hold: {error}")
+        return
+    known = {EVERY, *(text for entry in _enrolled() for text in (entry.name, entry.key))}
+    for name in sorted(rules.keys() - known):
+        what = f"{broker.settings} has rules for the key {name!r}, and none is enrolled so"
+        yield Finding(CHECK, "note", broker.name, what, command("labhub", "key", "list"))
+
+
+def _enrolled() -> list[EnrolledKey]:
+    try:
+        return enrolled_keys()
+    except (AuthenticationError, OSError):
+        return []  # reported with the keys
 
 
 def _stale(path: Path, name: str) -> Finding:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from labhub.doctor.finding import Finding, command, dead
 from labhub.errors import AuthenticationError
-from labhub.transport.curve import CLIENT_KEY, ENROLLED, SERVER_KEY, data_directory, is_key, read_key
+from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, data_directory, is_key, read_key
+from labhub.transport.enrolled import ENROLLED
 from labhub.transport.keys import enrolled_keys
 
 CHECK = "keys"

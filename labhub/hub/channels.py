@@ -188,6 +188,13 @@ class Channel:
         Raises
         ------
         ChannelNotFound, TimeoutExpired
+
+        Examples
+        --------
+        >>> with hub.producer("pump.pressure", like=0.0) as pump:
+        ...     seq = pump.write(1013.2)
+        ...     print(hub["pump.pressure"].latest().data)
+        [1013.2]
         """
         with self._hub.peek(self.name, "latest") as consumer:
             return consumer.latest(timeout)
@@ -198,6 +205,13 @@ class Channel:
         Raises
         ------
         ChannelNotFound, InvalidArgument
+
+        Examples
+        --------
+        >>> with hub.producer("adc", like=0) as adc:
+        ...     count = adc.write_many(range(100))
+        ...     print(hub["adc"].snapshot(last=3).data)
+        [97 98 99]
         """
         with self._hub.peek(self.name) as consumer:
             return consumer.snapshot(last=last, seconds=seconds)

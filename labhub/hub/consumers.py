@@ -23,6 +23,7 @@ from labhub.schema import Schema
 
 if TYPE_CHECKING:
     import xarray as xr
+    from numpy.typing import NDArray
 
     from labhub.hub.hub import Hub
 
@@ -69,6 +70,7 @@ class Consumer:
         until_gone: bool = False,
         total: int | None = None,
         progress: bool = False,
+        out: NDArray[Any] | None = None,
     ) -> Batches:
         """Iterate over the unread slots, many at a time; with ``for`` or ``async for``.
 
@@ -87,6 +89,9 @@ class Consumer:
             End after so many slots.
         progress : bool
             Show a progress bar, with the number of lost slots; it closes with the iteration, interrupted or not.
+        out : ndarray of shape (n_slots, *slot_shape), optional
+            Read into this array over and over instead of new memory for each batch: for large slots at high rates, as
+            it stays in the caches. `Batch.data` is a part of it, so each batch overwrites the one before.
 
         Returns
         -------
@@ -107,10 +112,21 @@ class Consumer:
             iteration can go on.
         ClosedError
             The reader was closed.
+
+        Examples
+        --------
+        >>> with hub.producer("adc", like=0) as adc:
+        ...     reader = hub.consumer("adc")
+        ...     count = adc.write_many(range(10))
+        >>> for batch in reader.batches(max_slots=4):
+        ...     print(batch.seq, batch.data)
+        [0 1 2 3] [0 1 2 3]
+        [4 5 6 7] [4 5 6 7]
+        [8 9] [8 9]
         """
         self._check_open()
-        quota = Quota(total, progress, self.channel)
-        return batches_of(self, max_slots, min_slots, timeout, until_gone, quota)
+        quota = Quota(total, progress, self.channel) if progress or total is not None else None
+        return batches_of(self, max_slots, min_slots, timeout, until_gone, out, quota)
 
     def datasets(
         self,
@@ -141,6 +157,15 @@ class Consumer:
         ------
         InvalidArgument
             If `gaps` is something else.
+
+        Examples
+        --------
+        >>> pulse = hub.producer("bio.ppg", dtype="i2", shape=10, dims="time", sample_rate=100, units="adc")
+        >>> with hub.consumer("bio.ppg") as reader:
+        ...     count = pulse.write_many(np.zeros((6, 10), "i2"))
+        ...     for ds in reader.datasets(min_slots=6, timeout=5, total=6):
+        ...         print(dict(ds.sizes), ds.value.attrs["units"])
+        {'time': 60} adc
         """
         batches = self.batches(max_slots, min_slots, timeout, until_gone=until_gone, total=total, progress=progress)
         return Datasets(batches, gaps)
@@ -151,7 +176,9 @@ class Consumer:
     def __aiter__(self) -> Batches:
         return self.batches()
 
-    def next_batch(self, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool) -> Batch | None:
+    def next_batch(
+        self, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool, out: NDArray[Any] | None = None
+    ) -> Batch | None:
         """Wait for one batch; None at the end of the stream. `batches` is the friendlier form, with the same errors."""
         if self._put_back:
             item = self._put_back.pop(0)
@@ -162,7 +189,7 @@ class Consumer:
         while not self._closing.is_set():
             left = CLOSE_INTERVAL if deadline is None else min(CLOSE_INTERVAL, max(0.0, deadline - time.monotonic()))
             try:
-                batch = self._block.next_batch(max_slots, min_slots, left, until_gone)
+                batch = self._block.next_batch(max_slots, min_slots, left, until_gone, out)
             except TimeoutExpired:
                 if deadline is not None and time.monotonic() >= deadline:
                     raise self._expired(timeout) from None
@@ -242,8 +269,18 @@ class Consumer:
         -------
         ReadSlot
             A context manager with a read-only `array`. What it showed is true only once it was left without `Lapped`,
-            `Evicted` or `ChecksumError`. It raises `EOFError` at the end of the stream, even if the consumer follows
+            `Evicted` or `ChecksumError`. It raises ``EOFError`` at the end of the stream, even if the consumer follows
             its channel.
+
+        Examples
+        --------
+        >>> camera = hub.producer("camera", dtype="u2", shape=(512, 512))
+        >>> with hub.consumer("camera") as viewer:
+        ...     seq = camera.write(np.ones((512, 512), "u2"))
+        ...     with viewer.slot(timeout=5) as slot:
+        ...         brightness = slot.array.mean()
+        >>> brightness
+        np.float64(1.0)
         """
         return self._block.slot(timeout)
 

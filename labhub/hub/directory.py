@@ -18,6 +18,7 @@ from labhub.datablock.checksums import Findings
 from labhub.datablock.consumer import DataBlockConsumer, Mode, Start, open_consumer
 from labhub.datablock.producer import DataBlockProducer
 from labhub.errors import (
+    AccessDenied,
     BrokerUnreachable,
     ChannelBusy,
     ChannelNotFound,
@@ -76,6 +77,8 @@ class Directory:
         ------
         ChannelNotFound
             Nothing; the message names the channels with the closest names.
+        AccessDenied
+            The broker's rules do not let this client consume it.
         """
         check_name(channel)
         entry = self._messenger.query(channel, timeout)
@@ -96,7 +99,7 @@ class Directory:
         """What a channel that process `pid` holds differs in from the wanted schema; None where that is not known."""
         try:
             return conflict(channel, wanted, schema_of({"schema": self._messenger.query_schema(channel, timeout)}), pid)
-        except (BrokerUnreachable, ChannelNotFound):
+        except (AccessDenied, BrokerUnreachable, ChannelNotFound):
             return None
 
     def wait_for(self, channel: str, timeout: float | None) -> ChannelEntry:
@@ -128,7 +131,7 @@ class Directory:
 
         Raises
         ------
-        ChannelBusy, SchemaMismatch, ProtocolError
+        AccessDenied, ChannelBusy, SchemaMismatch, ProtocolError
             The broker refused it.
         BrokerUnreachable
             The broker did not answer in time (in seconds).
@@ -143,7 +146,7 @@ class Directory:
         lease = Lease(block, lambda: self._sent(self._messenger.deregister_producer(block.name)))
         try:
             self._messenger.register_producer(block.name, info).result(timeout)
-        except (ChannelBusy, SchemaMismatch, ProtocolError) as refusal:
+        except (AccessDenied, ChannelBusy, SchemaMismatch, ProtocolError) as refusal:
             # Nothing of ours is registered, so nothing is withdrawn: under this name that could be somebody else's.
             block.close()
             if isinstance(refusal, SchemaMismatch):
@@ -163,7 +166,7 @@ class Directory:
         """The broker's refusal with the fields that differ, where they are known."""
         try:
             entry = self._messenger.query(block.name, timeout)
-        except BrokerUnreachable:
+        except (AccessDenied, BrokerUnreachable):
             return refusal
         if entry is None:
             return refusal
@@ -215,7 +218,7 @@ class Directory:
             if entry is None or entry.metadata.get("instance_id") in (None, ended.hex()):
                 return None
             return self._attach_to(entry, mode, 0, expected, counted=True, busy_poll=busy_poll)
-        except (BrokerUnreachable, ChannelNotFound, SegmentTokenMismatch):
+        except (AccessDenied, BrokerUnreachable, ChannelNotFound, SegmentTokenMismatch):
             return None
 
     def _attach_to(
@@ -293,9 +296,15 @@ class Directory:
         if _reachable(entry):
             reason = "its segment is gone, so its producer has ended or is being replaced"
         elif entry.metadata.get("boot_id") != liveness.boot_id():
-            reason = f"it is on the machine {entry.producer_hostname!r}, and shared memory does not reach there"
+            reason = (
+                f"it is on the machine {entry.producer_hostname!r}, and shared memory does not reach there; "
+                "`labhub bridge` brings its data here"
+            )
         else:
-            reason = f"its segment directory {entry.metadata.get('shm_dir')!r} is not the one that this process sees"
+            reason = (
+                f"its segment directory {entry.metadata.get('shm_dir')!r} is not the one that this process sees; "
+                "run both in one container, or let `labhub bridge` bring its data here"
+            )
         return ChannelNotFound(f"channel {channel!r} is registered, but {reason}", channel=channel)
 
 

@@ -11,19 +11,19 @@ from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from labhub import runtime
 from labhub.datablock.config import Checksum, checksum_policy_of, nanoseconds
 from labhub.datablock.consumer import Mode, Start
 from labhub.datablock.location import free_nbytes, segment_directory
 from labhub.datablock.producer import DataBlockProducer, Lossless
-from labhub.errors import BrokerUnreachable, ClosedError, ForkedProcessError, InvalidArgument
+from labhub.errors import BrokerUnreachable, ClosedError, ForkedProcessError, InvalidArgument, MissingDependency
 from labhub.hub.channels import Channel, ChannelInfo
 from labhub.hub.consumers import Attached, Consumer
 from labhub.hub.directory import Directory
 from labhub.hub.lease import WITHDRAW_TIMEOUT, Lease
-from labhub.hub.local_broker import running_broker, start_broker
+from labhub.hub.local_broker import running_broker, settings_error, start_broker
 from labhub.hub.producers import Producer, Wanted, announce_replacement
 from labhub.hub.status import ConsumerStatus, HubStatus, ProducerStatus
 from labhub.hub.watching import Watch
@@ -33,6 +33,8 @@ from labhub.schema import Schema
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
+
+    from labhub.recording import Recording
 
 _open: dict[str, Hub] = {}
 _open_lock = threading.Lock()
@@ -71,6 +73,13 @@ def connect(
         The broker has another key, or refuses this user's.
     InvalidArgument
         Only one of endpoint and key is given, or the open hub of this name is connected elsewhere.
+
+    Examples
+    --------
+    >>> import labhub
+    >>> hub = labhub.connect()
+    >>> hub
+    Hub('default', connected)
     """
     check_name(name, "broker")
     if (endpoint is None) != (public_key is None):
@@ -175,6 +184,7 @@ class Hub:
             tuple(ConsumerStatus.of(c) for c in sorted(self._consumers, key=lambda c: c.channel) if not c.closed),
             connection.rejected,
             free_nbytes(segment_directory(self.name)),
+            "" if self.given else settings_error(self.name),
         )
 
     def producer(
@@ -229,7 +239,7 @@ class Hub:
         checksum : {"none", "manual", "enforced"} or ChecksumPolicy
             ``"enforced"``: each slot carries the BLAKE3 of its bytes, and each read verifies it. This finds faulty
             memory and stray writes, and costs most of the bandwidth of large slots; a slot that is overwritten while it
-            is read is found without it. ``"manual"``: a slot carries one where `slot` is told to, and
+            is read is found without it. ``"manual"``: a slot carries one where `WriteSlot.update_checksum` says so, and
             `Batch.verify_checksum` and the like compare it.
 
         Returns
@@ -242,9 +252,23 @@ class Hub:
             Another process has a live producer on it; the message names it.
         SchemaConflict
             It has one, and with another schema: a `ChannelBusy` and a `SchemaMismatch`, with each field that differs.
+        AccessDenied
+            The broker's rules do not let this client produce it.
         BrokerUnreachable, ProtocolError
             The broker did not answer, or refused the registration.
         InvalidName, InvalidArgument, SegmentSpaceError, SegmentAccessError, IncompatibleSegment
+
+        Examples
+        --------
+        >>> with hub.producer("pump.pressure", like=0.0, units="mbar") as pressure:
+        ...     pressure.write(1013.2)
+        0
+
+        A slot that is a block of 64 samples of 8 channels, taken 10,000 times a second:
+
+        >>> daq = hub.producer("daq", dtype="f4", shape=(64, 8), dims=("time", "channel"), sample_rate=10_000)
+        >>> daq.schema
+        Schema(float32, shape=(64, 8), dims=('time', 'channel'), sample_rate=10000)
         """
         self._check()
         check_name(channel)
@@ -309,12 +333,24 @@ class Hub:
         ------
         ChannelNotFound
             The broker does not know it; the message names the closest names. Or its segment is not on this machine.
+        AccessDenied
+            The broker's rules do not let this client consume it.
         ChannelBusy
             The mode is ``"lossless"``, and the channel has no place for another such reader.
         SchemaMismatch
             The channel does not carry what `schema` says, with one line for each field that differs; with `follow`,
             while iterating, too.
         SegmentAccessError, IncompatibleSegment, BrokerUnreachable, InvalidName, InvalidArgument
+
+        Examples
+        --------
+        >>> pressure = hub.producer("pump.pressure", like=0.0, units="mbar")
+        >>> with hub.consumer("pump.pressure", mode="lossless") as recorder:
+        ...     seq = pressure.write(1013.2)
+        ...     pressure.close()
+        ...     for batch in recorder:
+        ...         print(batch.seq, batch.data, batch.lost)
+        [0] [1013.2] 0
         """
         self._check()
         nanoseconds(timeout)
@@ -369,6 +405,12 @@ class Hub:
         ------
         BrokerUnreachable
             The broker does not answer.
+
+        Examples
+        --------
+        >>> pump, room = hub.producer("pump.pressure", like=0.0, units="mbar"), hub.producer("room.humidity", like=0.0)
+        >>> hub.channels("pump.*")
+        [ChannelInfo('pump.pressure', float64, units={'value': 'mbar'}, alive)]
         """
         self._check()
         return [ChannelInfo.from_entry(entry) for entry in self._directory.list(pattern, self._timeout)]
@@ -427,15 +469,83 @@ class Hub:
 
         Examples
         --------
-        >>> with hub.watch("pump.*") as events:  # doctest: +SKIP
-        ...     for event in events:
-        ...         print(event.kind, event.channel)
+        >>> pump = hub.producer("pump.pressure", like=0.0)
+        >>> with hub.watch("pump.*", timeout=5) as events:
+        ...     print(next(events).kind)
+        ...     pump.close()
+        ...     print(next(events).kind)
+        appeared
+        gone
         """
         self._check()
         nanoseconds(timeout)
         watch = Watch(self._messenger, pattern, existing=existing, timeout=timeout, reply_timeout=self._timeout)
         self._watches.add(watch)
         return watch
+
+    def record(
+        self,
+        *channels: str,
+        store: str | os.PathLike[str],
+        split_nbytes: int | None = None,
+        split_seconds: float | None = None,
+        follow: bool = True,
+        compression: Literal["zstd", "none"] = "zstd",
+    ) -> Recording:
+        """Record channels into a Zarr v3 store that ``xarray.open_zarr(store, group=channel)`` reads, without labhub.
+
+        Every slot is recorded of a channel that lets a lossless reader in; of another one, what is missing stands in
+        the group's table of gaps. The store is committed every second: what a kill, or a full disk, can cost is what
+        came since. It is signed, and ``labhub verify`` proves that nothing in it was changed.
+
+        Parameters
+        ----------
+        *channels : str
+            Names or shell patterns; ``"*"`` takes all that are there now.
+        store : path
+            Where; nothing may be there yet. By custom its name ends in ``.zarr``.
+        split_nbytes, split_seconds : int or float, optional
+            Begin another store, ``NAME-0002.zarr`` and so on, when one has reached so many bytes on disk, or after so
+            many seconds.
+        follow : bool
+            Go on when a channel ends and comes back; else the recording ends with the last channel.
+        compression : {"zstd", "none"}
+            zstd, as zarr does by default, or nothing, for rates that are near those of the disk.
+
+        Returns
+        -------
+        Recording
+            A context manager that stops it.
+
+        Raises
+        ------
+        StoreExists
+            There is something at that path.
+        MissingDependency
+            zarr is not installed.
+        ChannelNotFound, InvalidArgument, BrokerUnreachable, OSError
+
+        Examples
+        --------
+        >>> with hub.record("pump.*", store="run42.zarr") as rec:  # doctest: +SKIP
+        ...     rec.mark("valve open")
+        """
+        self._check()
+        try:
+            from labhub.recording import Recording
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "zarr":
+                raise
+            raise MissingDependency("recording needs zarr: pip install 'labhub[record]'", package="zarr") from None
+        return Recording(
+            self,
+            channels,
+            store,
+            split_nbytes=split_nbytes,
+            split_seconds=split_seconds,
+            follow=follow,
+            compression=compression,
+        )
 
     def schema(self, channel: str) -> Schema | None:
         """What one slot of a channel looks like, as its producer declared it; None if it declared nothing.

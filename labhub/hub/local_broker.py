@@ -14,12 +14,13 @@ from pathlib import Path
 
 from labhub import runtime
 from labhub.broker import DEFAULT_ENDPOINT, BrokerConfig, BrokerService
-from labhub.errors import AuthenticationError, BrokerUnreachable, LabHubError, TimeoutExpired
+from labhub.errors import AuthenticationError, BrokerUnreachable, InvalidSettings, LabHubError, TimeoutExpired
 from labhub.hub.holder import describe_process, is_kernel
 from labhub.messenger import Messenger
 from labhub.names import check_name
 from labhub.private import private_directory
 from labhub.runtime import ConnectionFile
+from labhub.settings import MetricsSettings, SettingsFile, read_settings, settings_path
 from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, data_directory, load_key
 
 # How long a broker whose process runs may take to answer, before it is believed all the same; and how long it is asked
@@ -31,8 +32,11 @@ ANSWER_SLICE = 0.2
 @contextlib.contextmanager
 def named_broker(
     name: str = "default",
-    endpoint: str = DEFAULT_ENDPOINT,
+    endpoint: str | None = None,
     on_ready: Callable[[str, str], object] | None = None,
+    *,
+    config: Path | None = None,
+    metrics_port: int | None = None,
 ) -> Iterator[BrokerService]:
     """Make a broker that is found by its name; it serves once its `start` or `run` is called.
 
@@ -42,32 +46,42 @@ def named_broker(
     ----------
     name : str
         Name of the broker.
-    endpoint : str
-        Where to listen; port 0 is any. If the default port is taken, any other is used.
+    endpoint : str, optional
+        Where to listen; port 0 is any. Else where its settings say, or at the default; if that port is taken, any other
+        is used.
     on_ready : callable, optional
         Called as ``on_ready(endpoint, public_key)`` once it listens.
+    config : Path, optional
+        Its settings file, which it follows; that of `labhub.settings.settings_path` unless given, if it is there.
+    metrics_port : int, optional
+        Port of its Prometheus endpoint, 0 for any; as its settings say unless given.
 
     Raises
     ------
     LabHubError
         A broker of this name runs already.
+    InvalidSettings
+        Its settings file cannot be used.
+    MissingDependency, BrokerUnreachable
+        There is no prometheus_client for the metrics, or their port is taken.
     InvalidName, SegmentAccessError
         The name cannot be one, or the runtime directory is not private.
     """
     written: list[ConnectionFile] = []
+    settings = settings_of(name, config)
 
     def announce(bound_to: str, public_key: str) -> None:
-        written.append(ConnectionFile.of_this_process(name, bound_to, public_key))
+        written.append(ConnectionFile.of_this_process(name, bound_to, public_key, str(settings.path)))
         written[0].write()
         if on_ready is not None:
             on_ready(bound_to, public_key)
 
-    check_name(name, "broker")
     try:
         with runtime.claimed(name):
-            service = BrokerService(BrokerConfig(endpoint=endpoint, on_ready=announce))
+            service = _service(endpoint, announce, settings)
             try:
-                yield service
+                with _metrics(service, settings.current.metrics, metrics_port):
+                    yield service
             finally:
                 service.stop()
     finally:
@@ -75,6 +89,56 @@ def named_broker(
         for file in written:
             if file.pid == os.getpid():  # not in a forked child, which leaves its parent's broker alone
                 file.remove()
+
+
+def settings_of(name: str, config: Path | None = None) -> SettingsFile:
+    """Read the settings file of a broker: the given one, or that of its name, which need not be there.
+
+    Raises
+    ------
+    InvalidSettings
+        It cannot be used.
+    """
+    if config is None:
+        return SettingsFile(settings_path(name), optional=True)
+    return SettingsFile(config.absolute())
+
+
+def settings_error(name: str) -> str:
+    """Why the settings file of a running broker is not believed; empty if it is, or there is none."""
+    running = runtime.find(name)
+    if running is None or not os.path.lexists(running.settings):
+        return ""
+    try:
+        read_settings(Path(running.settings))
+    except InvalidSettings as error:
+        return str(error)
+    return ""
+
+
+def _service(endpoint: str | None, on_ready: Callable[[str, str], object], settings: SettingsFile) -> BrokerService:
+    wanted = settings.current.broker
+    return BrokerService(
+        BrokerConfig(
+            endpoint=endpoint or wanted.listen or DEFAULT_ENDPOINT,
+            on_ready=on_ready,
+            max_channels_per_key=wanted.max_channels_per_key,
+            max_watches_per_key=wanted.max_watches_per_key,
+            settings=settings,
+        )
+    )
+
+
+def _metrics(
+    service: BrokerService, settings: MetricsSettings, port: int | None
+) -> contextlib.AbstractContextManager[object]:
+    if port is None:
+        port = settings.port
+    if port is None:
+        return contextlib.nullcontext()
+    from labhub.hub.metrics import serve  # here, so that nobody else pays for it
+
+    return serve(service.look, settings.address, port, settings.max_channels)
 
 
 def _is_free(name: str) -> bool:
@@ -85,15 +149,22 @@ def _is_free(name: str) -> bool:
         return False
 
 
-def start_broker(name: str = "default", endpoint: str = DEFAULT_ENDPOINT, timeout: float = 15.0) -> ConnectionFile:
+def start_broker(
+    name: str = "default",
+    endpoint: str | None = None,
+    timeout: float = 15.0,
+    *,
+    config: Path | None = None,
+    metrics_port: int | None = None,
+) -> ConnectionFile:
     """Start a broker in the background, unless it runs; it outlives this process.
 
     Parameters
     ----------
     name : str
         Name of the broker.
-    endpoint : str
-        Where to listen; port 0 is any. If the default port is taken, any other is used.
+    endpoint, config, metrics_port : optional
+        As `named_broker`.
     timeout : float
         How long it may take (in seconds).
 
@@ -106,6 +177,8 @@ def start_broker(name: str = "default", endpoint: str = DEFAULT_ENDPOINT, timeou
     ------
     BrokerUnreachable
         It did not start; the message has the last line of its log.
+    InvalidSettings
+        Its settings file cannot be used.
     AuthenticationError
         A key file is unusable.
     InvalidName, SegmentAccessError, SegmentSpaceError
@@ -115,13 +188,19 @@ def start_broker(name: str = "default", endpoint: str = DEFAULT_ENDPOINT, timeou
     check_name(name, "broker")
     if running := _not_dying(name):
         return running
+    file = settings_of(name, config)  # here, for an error that is better than a line in a log
     # Here, because where there is no room for a key there is none for the log that would say so.
     for key in (CLIENT_KEY, SERVER_KEY):
         load_key(key)
     log = private_directory(data_directory()) / f"broker-{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "labhub.cli", "broker", "run", "--name", name, "--listen", endpoint],
+            [
+                *(sys.executable, "-m", "labhub.cli", "broker", "run", "--name", name),
+                *(() if endpoint is None else ("--listen", endpoint)),
+                *(() if config is None else ("--config", str(file.path))),
+                *(() if metrics_port is None else ("--metrics-port", str(metrics_port))),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -136,7 +215,7 @@ def start_broker(name: str = "default", endpoint: str = DEFAULT_ENDPOINT, timeou
         # One that ended because another starter's broker has the name is no failure: that one is about to be found.
         if time.monotonic() > deadline or (process.returncode is not None and _is_free(name)):
             raise BrokerUnreachable(
-                f"the broker {name!r} did not start: {_last_line(log)} (log: {log})", endpoint=endpoint
+                f"the broker {name!r} did not start: {_last_line(log)} (log: {log})", endpoint=endpoint or ""
             )
         time.sleep(runtime.LOOK_INTERVAL)
     if running.pid != process.pid:

@@ -115,16 +115,25 @@ class Producer:
         BackpressureTimeout
             If a lossless reader held the ring full for longer than `timeout`; nothing was written then.
         ClosedError, ConcurrentUseError, ForkedProcessError
+
+        Examples
+        --------
+        >>> with hub.producer("pump", like={"pressure": 0.0, "on": False}) as pump:
+        ...     pump.write({"pressure": 1013.2, "on": True}), pump.write((1013.4, True))
+        (0, 1)
         """
-        return self._ready(record).write(record)
+        block = self._block
+        if block is None or self._undeclared:
+            block = self._ready(record)
+        return block.write(record)
 
     def write_many(self, records: object) -> int:
         """Write many slots at once.
 
         Parameters
         ----------
-        records : array_like of shape (n_slots, *slot_shape), or list of records
-            The slots.
+        records : array_like of shape (n_slots, ...), or list of records
+            The slots, each of the schema's shape.
 
         Returns
         -------
@@ -135,6 +144,12 @@ class Producer:
         ------
         SchemaMismatch, BackpressureTimeout, ClosedError, ConcurrentUseError, ForkedProcessError
             As `write`; a `BackpressureTimeout` says in its attribute `written` how many slots were written before.
+
+        Examples
+        --------
+        >>> with hub.producer("adc", dtype="i2", shape=4) as adc:
+        ...     adc.write_many(np.zeros((100, 4), "i2"))
+        100
         """
         if self._undeclared:
             first = records[0] if isinstance(records, np.ndarray | list | tuple) and len(records) else None
@@ -156,8 +171,11 @@ class Producer:
 
         Examples
         --------
-        >>> with producer.slot() as s:  # doctest: +SKIP
-        ...     camera.read_into(s.array)
+        >>> camera = hub.producer("camera", dtype="u2", shape=(512, 512), dims=("y", "x"))
+        >>> with camera.slot() as slot:
+        ...     slot.array[:] = 7  # a driver would be given the array to read into
+        >>> camera.next_seq
+        1
         """
         return self._ready(None).slot()
 

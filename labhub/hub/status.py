@@ -118,6 +118,8 @@ class HubStatus(str):
         Why the broker refused channels (a quota, another owner, another schema), by their names.
     free_nbytes : int
         Free space where segments go (in bytes).
+    settings_error : str
+        Why the settings file of a broker on this machine is not believed, so that older settings hold; else empty.
     """
 
     word: Status
@@ -128,6 +130,7 @@ class HubStatus(str):
     consumers: tuple[ConsumerStatus, ...] = ()
     rejected: Mapping[str, str] = field(default_factory=dict)
     free_nbytes: int = 0
+    settings_error: str = ""
 
     def __new__(cls, word: Status, *_facts: object, **_more: object) -> Self:
         """Make the word; the facts are the dataclass's."""
@@ -160,6 +163,7 @@ class HubStatus(str):
             ("lost, corrupt", f"{self.lost}, {self.corrupt} slots"),
             ("evictions", f"{self.evictions} readers"),
             ("free memory", size(self.free_nbytes)),
+            *([("broker settings", self.settings_error)] if self.settings_error else []),
             *((f"rejected {channel}", reason) for channel, reason in self.rejected.items()),
         ]
 

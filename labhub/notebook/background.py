@@ -45,7 +45,7 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class BackgroundProducer:
-    """A cell that runs in a kernel of its own. Made by `BackgroundProducers.start`.
+    """A cell that runs in a kernel of its own. Made by ``%%hub_producer``.
 
     Attributes
     ----------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 from labhub.errors import LabHubError
-from labhub.notebook.magics import broker, producers
+from labhub.notebook.magics import broker, producers, recordings
 from labhub.runtime import find_live
 
 if TYPE_CHECKING:
@@ -45,13 +45,15 @@ class Words:
 
 MAGICS = {
     "hub_broker": Words(broker.ACTIONS, ("--name", "--endpoint", "--here")),
-    "hub_connect": Words(options=("--start",)),
+    "hub_connect": Words(options=("--start", "--endpoint", "--public-key")),
     "hub_discover": Words(options=("--wait", "--name"), names="channel"),
     "hub_doctor": Words(),
     "hub_info": Words(options=("--name",), names="channel"),
     "hub_plot": Words(options=("--fields", "--window", "--name"), names="channel"),
     "hub_producer": Words(options=("--restart",), names="producer"),
     "hub_producers": Words(producers.ACTIONS, ("-n",), names="producer"),
+    "hub_record": Words(recordings.RECORD_ACTIONS, ("--compression", "--name")),
+    "hub_replay": Words(recordings.REPLAY_ACTIONS, ("--speed", "--prefix", "--name")),
     "hub_tail": Words(options=("-n", "--name"), names="channel"),
 }
 

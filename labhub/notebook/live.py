@@ -215,6 +215,7 @@ class LiveWidget(anywidget.AnyWidget):
         """Stop reading and remove it from the page. Twice is harmless."""
         if hasattr(self, "_thread"):
             self.stop()
+            self._view_count = None  # else the page reports a view less through the comm that is closed, and throws
         super().close()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from typing import TYPE_CHECKING
 
-from labhub.errors import BrokerUnreachable, LabHubError
+from labhub.errors import BrokerUnreachable, LabHubError, RecordingError
 from labhub.hub import Hub, connect, named_broker, running_broker, start_broker, stop_broker
 from labhub.runtime import ConnectionFile, find_live
 
 if TYPE_CHECKING:
     from labhub.notebook.background import BackgroundProducers
+    from labhub.recording import Recording
+    from labhub.replaying import Replay
 
-DEFAULT_ENDPOINT = "tcp://127.0.0.1:5570"
+logger = logging.getLogger(__name__)
 
 
 class Session:
-    """Everything that unloading the extension ends. Made once for each shell."""
+    """Everything that unloading the extension ends. Made once for each shell.
+
+    Attributes
+    ----------
+    recording, replay : Recording, Replay or None
+        The last ones that were begun.
+    """
 
     def __init__(self) -> None:
+        self.recording: Recording | None = None
+        self.replay: Replay | None = None
         self._hubs: dict[str, Hub] = {}
         self._brokers: dict[str, contextlib.ExitStack] = {}
         self._producers: BackgroundProducers | None = None
@@ -34,17 +45,17 @@ class Session:
             self._producers = BackgroundProducers()
         return self._producers
 
-    def hub(self, name: str, start: bool = False) -> Hub:
-        """Return the open hub of that name, or open one.
+    def hub(self, name: str, start: bool = False, endpoint: str | None = None, public_key: str | None = None) -> Hub:
+        """Return the open hub of that name, or open one; the parameters are those of `labhub.connect`.
 
         Raises
         ------
         BrokerUnreachable
             No broker of that name runs; the message names the magic that starts one.
         """
-        if not start:
+        if not start and endpoint is None:
             self.running(name)
-        self._hubs[name] = connect(name, start=start)
+        self._hubs[name] = connect(name, start, endpoint, public_key)
         return self._hubs[name]
 
     def running(self, name: str) -> ConnectionFile:
@@ -70,11 +81,11 @@ class Session:
         running = find_live(name)
         if running is None and here:
             with contextlib.ExitStack() as stack:
-                stack.enter_context(named_broker(name, endpoint or DEFAULT_ENDPOINT)).start()
+                stack.enter_context(named_broker(name, endpoint)).start()
                 self._brokers[name] = stack.pop_all()
             return running_broker(name)
         if running is None:
-            return start_broker(name, endpoint or DEFAULT_ENDPOINT)
+            return start_broker(name, endpoint)
         if here and running.pid != os.getpid():
             raise LabHubError(
                 f"the broker {name!r} runs already, as pid {running.pid}; %hub_broker restart --here moves it"
@@ -110,16 +121,30 @@ class Session:
         return self.start_broker(name, endpoint, here)
 
     def close(self) -> None:
-        """End the background producers, the hubs that nobody writes or reads through, and this kernel's brokers."""
+        """End everything; but not a hub that somebody writes or reads through."""
         if os.getpid() != self._pid:
             return  # a forked child: all of it is its parent's
         with contextlib.ExitStack() as stack:
             for broker in self._brokers.values():
                 stack.callback(broker.close)
-            for hub in self._hubs.values():
-                if hub.idle:
-                    stack.callback(hub.close)
+            stack.callback(self._close_idle_hubs)
             if self._producers is not None:
                 stack.callback(self._producers.close)
+            if self.replay is not None:
+                stack.callback(self.replay.stop)
+            stack.callback(self._stop_recording)
         self._brokers.clear()
         self._hubs.clear()
+
+    def _close_idle_hubs(self) -> None:
+        for hub in self._hubs.values():
+            if hub.idle:
+                hub.close()
+
+    def _stop_recording(self) -> None:
+        if self.recording is None:
+            return
+        try:
+            self.recording.stop()
+        except RecordingError as error:  # unloading goes on; the store has what was committed
+            logger.warning("%s", error)

@@ -13,6 +13,7 @@ import msgspec
 from labhub.errors import ProtocolError
 from labhub.logs import event, get_logger
 from labhub.protocol import codec
+from labhub.protocol.access import Access
 from labhub.protocol.messages import (
     HEARTBEAT_EXPIRY,
     HEARTBEAT_INTERVAL,
@@ -45,6 +46,7 @@ from labhub.protocol.messages import (
     MetricsReq,
     RegAck,
     RegReq,
+    Right,
     SchemaAck,
     SchemaReq,
     UnwatchAck,
@@ -78,6 +80,9 @@ class BrokerState:
         Removes the segment of a registration whose producer is provably dead.
     allowed : callable
         Whether a client key is on the allow-list now; asked for every request.
+    access : Access, optional
+        Which of them may do what; everything, unless given. Asked for every request and event. After its rules are
+        replaced, `rules_changed` is called.
     max_channels_per_key, max_watches_per_key : int
         Quotas.
     started_at : float, optional
@@ -89,12 +94,14 @@ class BrokerState:
         probe: Callable[[Registration], Literal["alive", "dead", "unknown"]],
         bury: Callable[[Registration], object] = lambda _: None,
         allowed: Callable[[str], bool] = lambda _: True,
+        access: Access | None = None,
         max_channels_per_key: int = 20_000,
         max_watches_per_key: int = 256,
         started_at: float | None = None,
     ) -> None:
         self.registry = ChannelRegistry()
-        self.watches = Watches(allowed, max_watches_per_key)
+        self._access = access or Access()
+        self.watches = Watches(allowed, self._access, max_watches_per_key)
         self.version = 0  # rises with every event that changes what a list says
         self.ignored = 0  # messages that could not even be answered
         self.refused: Counter[str] = Counter()  # answered with an error, by its code
@@ -125,6 +132,7 @@ class BrokerState:
             request = codec.decode(envelope)
             if not self._allowed(peer.key):
                 raise ProtocolError("this client's key is not on the allow-list", code=ErrorCode.UNAUTHORIZED.value)
+            self._access.require(peer.key, request)
             self.watches.meet(peer)
             reply = self._answer(peer, request, now, marked=envelope.marked)
         except ProtocolError as error:
@@ -145,7 +153,12 @@ class BrokerState:
         facts = event("request_refused", code=error.code, reason=reason, key=peer.key)
         logger.log(level, "refused: %s (%s)", reason, error.code, extra=facts)
         correlation = codec.correlation_of(envelope) if envelope else None
-        reply = Error(error_code=error.code, message=str(error), correlation_id=correlation or msgspec.UNSET)
+        reply = Error(
+            error_code=error.code,
+            message=str(error),
+            details=dict(error.details) or msgspec.UNSET,
+            correlation_id=correlation or msgspec.UNSET,
+        )
         return [Outgoing(peer.routing_id, codec.encode(reply, marked=marked))]
 
     def _answer(self, peer: Peer, request: Message, now: float, *, marked: bool) -> Message:
@@ -159,7 +172,7 @@ class BrokerState:
             case HeartbeatReq():
                 return self._heartbeat(peer, request, now)
             case ListReq():
-                return self._list(request, now)
+                return self._list(peer, request, now)
             case ConsumerRegReq():
                 self._known(request.channel_name).consumers[peer.key, request.consumer_pid] = now
                 return ConsumerRegAck()
@@ -251,14 +264,16 @@ class BrokerState:
         unknown = []
         for name in request.channels:
             entry = self.registry.find_channel(name)
-            if entry is None or entry.owner_key != peer.key or entry.producer_pid != request.producer_pid:
-                unknown.append(name)
-            else:
+            owned = entry is not None and (entry.owner_key, entry.producer_pid) == (peer.key, request.producer_pid)
+            if entry is not None and owned and self._access.may(peer.key, Right.PRODUCE, name):
                 entry.heartbeat_at = now
+            else:  # it registers again, and is told why it may not
+                unknown.append(name)
         return HeartbeatAck(unknown=unknown)
 
-    def _list(self, request: ListReq, now: float) -> Message:
-        names = [name for name in self.registry.names() if fnmatchcase(name, request.pattern)]
+    def _list(self, peer: Peer, request: ListReq, now: float) -> Message:
+        visible = self._access.allows(peer.key, Right.CONSUME)
+        names = [name for name in self.registry.names() if fnmatchcase(name, request.pattern) and visible(name)]
         page: list[ChannelEntry] = []
         nbytes = 0
         for name in names[request.offset : request.offset + request.limit]:
@@ -329,6 +344,11 @@ class BrokerState:
             logger.error("slot %d of channel %s is corrupt", request.seq, entry.channel_name, extra=facts)
             self._tell(EventKind.CHECKSUM_ERROR, entry, detail=f"seq {request.seq}")
         return ChecksumErrorAck()
+
+    def rules_changed(self) -> None:
+        """Let whoever lists or watches notice that he may see other channels than before."""
+        self.version += 1
+        self.watches.restart()
 
     def _known(self, channel: str) -> Registration:
         entry = self.registry.find_channel(channel)

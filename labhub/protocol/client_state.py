@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from labhub.errors import (
+    AccessDenied,
     AuthenticationError,
     BrokerUnreachable,
     ChannelBusy,
@@ -55,6 +56,7 @@ ERROR_OF: dict[str, type[LabHubError]] = {
     ErrorCode.NOT_REGISTERED: ChannelNotFound,
     ErrorCode.UNAUTHORIZED: AuthenticationError,
     ErrorCode.QUOTA_EXCEEDED: QuotaExceeded,
+    ErrorCode.ACCESS_DENIED: AccessDenied,
 }
 """What a refusal raises; all others raise `ProtocolError`."""
 
@@ -213,8 +215,10 @@ class ClientState:
             del self._registered[request.channel_name]
             self._rejected[request.channel_name] = reply.message
         kind = ERROR_OF.get(reply.error_code, ProtocolError)
-        channel = getattr(request, "channel_name", "")
-        pending.done(kind(reply.message, code=reply.error_code, channel=channel))
+        details = reply.details or {}
+        facts = {fact: details.get(fact, "") for fact in ("key", "channel", "right", "grant")}
+        facts = facts if kind is AccessDenied else {"channel": getattr(request, "channel_name", "")}
+        pending.done(kind(reply.message, code=reply.error_code, **facts))
 
     def _again(self, message: Message, now: float) -> list[bytes]:
         """Say something once more, unasked; a refusal is logged, as nobody waits for it."""

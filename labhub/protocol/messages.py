@@ -39,6 +39,19 @@ class ErrorCode(StrEnum):
     """The client's key is not (or no longer) on the allow-list."""
     QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
     """This client has registered as many channels, or has as many watches, as one key may."""
+    ACCESS_DENIED = "ACCESS_DENIED"
+    """The access rules do not give the client's key the right that the request needs; `Error.details` says which."""
+
+
+class Right(StrEnum):
+    """What a client key may do with a channel."""
+
+    PRODUCE = "produce"
+    """Register it, keep it registered, report its numbers, take it back."""
+    CONSUME = "consume"
+    """See it in lists and events, ask where it is and for its schema, be counted as its reader."""
+    ADMINISTER = "administer"
+    """Ask for its numbers, and, where it is every channel, for the broker's own."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -334,11 +347,18 @@ class Event(Message, frozen=True, kw_only=True):
 
 
 class Error(Message, frozen=True, kw_only=True):
-    """A request was refused; sent with the type ``ERROR``."""
+    """A request was refused; sent with the type ``ERROR``.
+
+    Attributes
+    ----------
+    details : dict of str to str or UNSET
+        With ``ACCESS_DENIED``: ``key``, ``channel``, ``right`` and ``grant``, as in `labhub.errors.AccessDenied`.
+    """
 
     status: str = "error"
     error_code: str
     message: str
+    details: dict[str, str] | UnsetType = UNSET
 
 
 TYPE_NAME: dict[type[Message], str] = {
@@ -389,6 +409,20 @@ REPLY_TO: dict[type[Message], type[Message]] = {
     UnwatchReq: UnwatchAck,
 }
 """Reply of each request; any request may get an `Error` instead."""
+
+RIGHT_FOR: dict[type[Message], Right] = {
+    RegReq: Right.PRODUCE,
+    DeregReq: Right.PRODUCE,
+    MetricsReportReq: Right.PRODUCE,
+    DiscReq: Right.CONSUME,
+    ListReq: Right.CONSUME,
+    WatchReq: Right.CONSUME,
+    SchemaReq: Right.CONSUME,
+    ConsumerRegReq: Right.CONSUME,
+    ChecksumErrorReq: Right.CONSUME,
+    MetricsReq: Right.ADMINISTER,
+}
+"""What a request needs. A heartbeat is answered for each channel by itself; to leave needs no right."""
 
 HEARTBEAT_INTERVAL = 2.0
 """How often a client with registrations sends a heartbeat (in seconds)."""

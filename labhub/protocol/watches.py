@@ -11,7 +11,8 @@ import msgspec
 
 from labhub.errors import ProtocolError
 from labhub.protocol import codec
-from labhub.protocol.messages import HEARTBEAT_EXPIRY, ErrorCode, Event, WatchAck, WatchReq
+from labhub.protocol.access import Access
+from labhub.protocol.messages import HEARTBEAT_EXPIRY, ErrorCode, Event, Right, WatchAck, WatchReq
 from labhub.protocol.peer import Outgoing, Peer
 
 
@@ -31,12 +32,15 @@ class Watches:
     ----------
     allowed : callable
         Whether a client key is on the allow-list now. A watch of a key that is not ends before it hears another word.
+    access : Access
+        Which channels a key may hear of; asked for every event.
     quota : int
         How many watches one client key may have.
     """
 
-    def __init__(self, allowed: Callable[[str], bool], quota: int) -> None:
+    def __init__(self, allowed: Callable[[str], bool], access: Access, quota: int) -> None:
         self._allowed = allowed
+        self._access = access
         self._quota = quota
         self._by_connection: dict[bytes, dict[str, _Watch]] = {}
         self._per_key: Counter[str] = Counter()
@@ -80,6 +84,11 @@ class Watches:
             if now - watch.heard_at > HEARTBEAT_EXPIRY or not self._allowed(watch.peer.key):
                 self._forget(watch.peer.routing_id, name)
 
+    def restart(self) -> None:
+        """End all watches, so that each begins anew when it is renewed, and its client lists what it may see now."""
+        for name, watch in self._all():
+            self._forget(watch.peer.routing_id, name)
+
     def tell(self, event: Event) -> list[Outgoing]:
         """Address an event to every watch whose pattern matches; its watch id and serial are filled in here."""
         sent = []
@@ -88,6 +97,8 @@ class Watches:
                 continue
             if not self._allowed(watch.peer.key):
                 self._forget(watch.peer.routing_id, name)
+                continue
+            if not self._access.may(watch.peer.key, Right.CONSUME, event.channel_name):
                 continue
             mine = msgspec.structs.replace(event, watch_id=name, serial=watch.next_serial)
             watch.next_serial += 1

@@ -7,7 +7,7 @@ import inspect
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, WrapperDescriptorType
 from typing import Any
 
 import labhub
@@ -88,8 +88,10 @@ def _of_class(kind: type) -> Facts:
         member = getattr(kind, name)
         if isinstance(member, property):
             facts[name] = "a property"
-        elif hasattr(member, "__nb_signature__") and (name in DUNDERS or not name.startswith("_")):
+        elif hasattr(member, "__nb_signature__") and (name in DUNDERS or not name.startswith("__")):
             facts[name] = _compiled(member)
+        elif isinstance(member, WrapperDescriptorType) and name in ("__iter__", "__next__"):
+            facts[name] = "(self)"  # a slot of the type itself
     return facts
 
 

@@ -131,7 +131,7 @@ class NativeReader:
     def read(self, n: int) -> tuple[list[Slot], int]:
         """Read at most `n` slots; they, and how many were lost before them."""
         data, headers = self._buffers(n)
-        count, lost = self._native.read(data.reshape(-1), headers.view(np.void))
+        count, lost, _ = self._native.read(data.reshape(-1), headers.view(np.void))
         return _slots(data, headers, count), lost
 
     def skip_to_newest(self) -> None:

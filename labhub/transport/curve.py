@@ -1,9 +1,8 @@
-"""CURVE keys: where they are, that nobody else can read them, and which clients are let in."""
+"""CURVE keys: where they are, and that nobody else can read them."""
 
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import stat
 import struct
@@ -15,14 +14,10 @@ import zmq
 from zmq.utils import z85
 
 from labhub.errors import AuthenticationError, InvalidArgument, raise_if_exhausted
-from labhub.logs import event
 from labhub.private import private_directory
-
-logger = logging.getLogger(__name__)
 
 SERVER_KEY = "server.key"
 CLIENT_KEY = "client.key"
-ENROLLED = "enrolled.keys"
 Z85_LENGTH = 40
 
 
@@ -196,58 +191,3 @@ def is_key(text: str) -> bool:
 def is_pair(public: str, secret: str) -> bool:
     """Whether two texts are a public key and the secret key that belongs to it."""
     return is_key(public) and is_key(secret) and zmq.curve_public(secret.encode()).decode() == public
-
-
-def parse_enrolled(text: str) -> list[tuple[str, str]]:
-    """Return the (key, comment) of each line that begins with a key; all other lines are notes.
-
-    A note may begin with a #, as no key does: 32 bits in z85 never begin with the last two of its 85 characters.
-    """
-    words = [line.split(maxsplit=1) for line in text.splitlines()]
-    return [(w[0], w[1].strip() if w[1:] else "") for w in words if w and is_key(w[0])]
-
-
-class AllowList:
-    """Which client keys are let in: this user's own, and those enrolled in a file that is read anew when it changes.
-
-    Parameters
-    ----------
-    own : str
-        The user's own public key; empty for none.
-    anybody : bool
-        Let everybody in.
-    """
-
-    def __init__(self, own: str, *, anybody: bool = False) -> None:
-        self._own = own
-        self._anybody = anybody
-        self._path = data_directory() / ENROLLED
-        self._stamp: tuple[int, int, int] | None = None
-        self._enrolled: frozenset[str] = frozenset()
-
-    def __contains__(self, key: object) -> bool:
-        return self._anybody or (bool(self._own) and key == self._own) or key in self.enrolled()
-
-    def enrolled(self) -> frozenset[str]:
-        """Return the keys in the file; see `parse_enrolled`. A link, or what others can write, is not believed."""
-        try:
-            status = self._path.lstat()
-            stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-            if stamp != self._stamp:
-                self._enrolled = self._read()
-                self._stamp = stamp
-        except OSError:
-            self._stamp, self._enrolled = None, frozenset()
-        return self._enrolled
-
-    def _read(self) -> frozenset[str]:
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
-            status = os.fstat(descriptor)
-            if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
-                facts = event("allow_list_unsafe", path=str(self._path))
-                logger.error(
-                    "%s can be written by others, so nobody in it is let in; run: chmod 600 it", self._path, extra=facts
-                )
-                return frozenset()
-            return frozenset(key for key, _ in parse_enrolled(file.read()))

@@ -10,7 +10,6 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,20 @@ import nacl.secret
 import nacl.utils
 
 from labhub.errors import AuthenticationError, InvalidArgument, LabHubError
+from labhub.names import check_name
 from labhub.private import private_directory
 from labhub.transport.curve import (
     CLIENT_KEY,
-    ENROLLED,
     KeyPair,
     Temporary,
     check_public_key,
     data_directory,
     is_pair,
     load_key,
-    parse_enrolled,
     read_key,
     write_private,
 )
+from labhub.transport.enrolled import ENROLLED, NAME_MARK, EnrolledKey, parse_enrolled
 
 FORMAT = "labhub-key"
 VERSION = 1
@@ -48,26 +47,6 @@ SHORTEST_PASSPHRASE = 8
 LONGEST_COMMENT = 200
 
 
-@dataclass(frozen=True)
-class EnrolledKey:
-    """A client that is let in.
-
-    Attributes
-    ----------
-    key : str
-        Its public key (z85).
-    comment : str
-        What was noted about it.
-    """
-
-    key: str
-    comment: str = ""
-
-    def to_dict(self) -> dict[str, str]:
-        """Both as plain JSON values."""
-        return asdict(self)
-
-
 def enrolled_keys() -> list[EnrolledKey]:
     """Return the clients that are let in besides this user, in the order of the file.
 
@@ -76,10 +55,10 @@ def enrolled_keys() -> list[EnrolledKey]:
     AuthenticationError
         The file belongs to somebody else, is a symbolic link, or can be written by others.
     """
-    return [EnrolledKey(*pair) for pair in parse_enrolled(_enrolled_text())]
+    return parse_enrolled(_enrolled_text())
 
 
-def enroll(key: str, comment: str = "") -> bool:
+def enroll(key: str, comment: str = "", name: str = "") -> bool:
     """Let a client in. A running broker notices with the next request.
 
     Parameters
@@ -88,31 +67,43 @@ def enroll(key: str, comment: str = "") -> bool:
         Its public key (z85), as ``labhub key show`` prints it there.
     comment : str
         Whose it is; one line.
+    name : str
+        What access rules are to call it; that of no other enrolled key. A key that was enrolled before gets it, too.
 
     Returns
     -------
     bool
-        False if it was enrolled before; then nothing is changed.
+        False if it was enrolled before; then nothing but its name is changed.
 
     Raises
     ------
     InvalidArgument
-        That is no public key, or the comment is too long.
+        That is no public key, the comment is too long or looks like a name, or another key has the name.
+    InvalidName
+        The name cannot be one.
     AuthenticationError
         As `enrolled_keys`.
     """
     check_public_key(key)
+    if name:
+        check_name(name, "key")
     note = " ".join("".join(c if c.isprintable() else " " for c in comment).split())
     if len(note) > LONGEST_COMMENT:
         raise InvalidArgument(f"a comment has at most {LONGEST_COMMENT} characters, this one {len(note)}")
+    if note.startswith(NAME_MARK):
+        raise InvalidArgument(f"a comment does not begin with {NAME_MARK}, which stands before a name")
     with _data_locked():
         text = _enrolled_text()
-        if any(known == key for known, _ in parse_enrolled(text)):
-            return False
-        if text and not text.endswith("\n"):
-            text += "\n"
-        _replace(ENROLLED, f"{text}{key} {note}".rstrip() + "\n")
-    return True
+        known = {entry.key: entry for entry in parse_enrolled(text)}
+        for entry in known.values():
+            if name and entry.name == name and entry.key != key:
+                raise InvalidArgument(f"another key is enrolled as {name!r}; revoke that one, or give another name")
+        if key not in known:
+            _write_enrolled([*text.splitlines(), EnrolledKey(key, note, name).line])
+        elif name:
+            renamed = EnrolledKey(key, known[key].comment, name).line
+            _write_enrolled([renamed if _is_of(line, key) else line for line in text.splitlines()])
+    return key not in known
 
 
 def revoke(key: str) -> EnrolledKey:
@@ -121,7 +112,7 @@ def revoke(key: str) -> EnrolledKey:
     Parameters
     ----------
     key : str
-        Its public key, or as many first characters of it as no other enrolled key has.
+        Its name, its public key, or as many first characters of that as no other enrolled key has.
 
     Returns
     -------
@@ -131,20 +122,29 @@ def revoke(key: str) -> EnrolledKey:
     Raises
     ------
     InvalidArgument
-        No enrolled key begins so, or more than one does.
+        No enrolled key is called or begins so, or more than one begins so.
     AuthenticationError
         As `enrolled_keys`.
     """
     with _data_locked():
         text = _enrolled_text()
-        found = {known: note for known, note in parse_enrolled(text) if key and known.startswith(key)}
+        enrolled = {entry.key: entry for entry in parse_enrolled(text) if key}
+        found = [entry for entry in enrolled.values() if entry.name == key]
+        found = found or [entry for entry in enrolled.values() if entry.key.startswith(key)]
         if len(found) != 1:
             many = f"{len(found)} enrolled keys begin with {key!r}; give more of it"
             raise InvalidArgument(many if found else f"no enrolled key begins with {key!r}; see: labhub key list")
-        ((whole, note),) = found.items()
-        lines = [line for line in text.splitlines() if line.split(maxsplit=1)[:1] != [whole]]
-        _replace(ENROLLED, "".join(f"{line}\n" for line in lines))
-    return EnrolledKey(whole, note)
+        (gone,) = found
+        _write_enrolled([line for line in text.splitlines() if not _is_of(line, gone.key)])
+    return gone
+
+
+def _is_of(line: str, key: str) -> bool:
+    return line.split(maxsplit=1)[:1] == [key]
+
+
+def _write_enrolled(lines: list[str]) -> None:
+    _replace(ENROLLED, "".join(f"{line}\n" for line in lines))
 
 
 def export_key(path: Path, passphrase: str) -> str:

@@ -12,8 +12,9 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from labhub.errors import AuthenticationError, BrokerUnreachable, InvalidArgument
 from labhub.protocol.messages import MAX_MESSAGE_NBYTES
-from labhub.transport.curve import AllowList, KeyPair
+from labhub.transport.curve import KeyPair
 from labhub.transport.dealer import Dealer
+from labhub.transport.enrolled import AllowList
 from labhub.transport.room import require_room
 
 DOMAIN = "labhub"
@@ -61,17 +62,19 @@ class Router:
         require_room()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._authenticator: ThreadAuthenticator | None = None
+        self._credentials = _Credentials(allowed)
         self._socket = self._context.socket(zmq.ROUTER)
         try:
-            self._configure(key, allowed)
+            self._configure(key)
             self.endpoint = self._bind(endpoint)
             if key is not None and self_test:
                 self._refuse_a_stranger(key)
+                self._credentials.rejected = 0
         except BaseException:
             self.close()
             raise
 
-    def _configure(self, key: KeyPair | None, allowed: AllowList) -> None:
+    def _configure(self, key: KeyPair | None) -> None:
         socket = self._socket
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_NBYTES)
@@ -83,7 +86,7 @@ class Router:
             return
         self._authenticator = ThreadAuthenticator(self._context)
         self._authenticator.start()
-        self._authenticator.configure_curve_callback(domain=DOMAIN, credentials_provider=_Credentials(allowed))
+        self._authenticator.configure_curve_callback(domain=DOMAIN, credentials_provider=self._credentials)
         socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN.encode())
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without it a dead authenticator lets everybody in
         socket.setsockopt(zmq.CURVE_SERVER, 1)
@@ -114,6 +117,11 @@ class Router:
             + ("let in" if connected else "not refused in time")
             + "; it does not start"
         )
+
+    @property
+    def rejected(self) -> int:
+        """How many handshakes the allow-list has ended since the start."""
+        return self._credentials.rejected
 
     def poll(self, seconds: float, wake: int) -> None:
         """Wait until a message or the descriptor `wake` needs attention."""
@@ -164,6 +172,9 @@ class _Credentials:
 
     def __init__(self, allowed: AllowList) -> None:
         self._allowed = allowed
+        self.rejected = 0  # counted in the authenticator's thread only
 
     def callback(self, _domain: str, key: bytes) -> bool:
-        return key.decode("ascii", "replace") in self._allowed
+        known = key.decode("ascii", "replace") in self._allowed
+        self.rejected += not known
+        return known

@@ -128,9 +128,9 @@ def test_a_list_that_changes_between_its_pages_is_read_again(messenger: Messenge
     assert broker._state is not None
     listed, asked = broker._state._list, []
 
-    def list_while_the_first_channel_leaves(request: Any, now: float) -> Any:
+    def list_while_the_first_channel_leaves(peer: Any, request: Any, now: float) -> Any:
         asked.append(request.offset)
-        page = listed(request, now)
+        page = listed(peer, request, now)
         if len(asked) == 1:
             broker._state._forget(broker._state.registry.find_channel("c000"))  # type: ignore[union-attr, arg-type]
             broker._state.version += 1  # type: ignore[union-attr]

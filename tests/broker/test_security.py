@@ -14,7 +14,8 @@ import pytest
 
 from labhub import BrokerConfig, BrokerService, ConsumerInfo, Messenger, ProducerInfo
 from labhub.errors import AuthenticationError, ChannelBusy, ChannelNotFound, InvalidArgument
-from labhub.transport.curve import CLIENT_KEY, ENROLLED, SERVER_KEY, KeyPair, data_directory, load_key
+from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, KeyPair, data_directory, load_key
+from labhub.transport.enrolled import ENROLLED
 
 ANY_PORT = "tcp://127.0.0.1:0"
 

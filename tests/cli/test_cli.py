@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from labhub import __version__, runtime
@@ -35,6 +36,9 @@ EXAMPLES = {
     "key revoke": "labhub key revoke 'PUBLIC_KEY'",
     "key export": "labhub key export my.key",
     "key import": "labhub key import my.key",
+    "record": "labhub record 'pump.*' -o run42.zarr",
+    "verify": "labhub verify run42.zarr",
+    "replay": "labhub replay run42.zarr --speed 10",
     "demo": "labhub demo --seconds 20",
 }
 
@@ -188,3 +192,28 @@ def test_the_command_line_imports_no_more_than_it_needs():
     program = "import sys, labhub.cli.app; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numpy", "zmq", "xarray", "pandas", "scipy", "rich", "psutil", "IPython"} & set(loaded)
+
+
+def test_a_broker_in_a_terminal_reads_its_settings_at_hangup_and_ends_when_it_is_closed(private_dirs, wait_until):
+    settings = private_dirs / "config" / "broker-default.toml"
+    settings.write_text(f'[broker]\nlisten = "{ANY_PORT}"\n')
+    terminal = pexpect.spawn(sys.executable, ["-m", "labhub.cli", "broker", "run"], timeout=60, encoding="utf-8")
+    terminal.expect("server_public_key")
+    pid = runtime.find_live().pid
+    settings.write_text("[access.ann]\nconsume = 3\n")
+    os.kill(pid, signal.SIGHUP)
+    terminal.expect("the settings stay as they were")
+    terminal.expect("access.ann.consume")
+    assert runtime.find_live().pid == pid
+    terminal.ptyproc.fileobj.close()  # and no signal but the kernel's own SIGHUP
+    wait_until(lambda: runtime.find() is None, 60, "the end of the broker")
+    assert terminal.wait() == 0
+
+
+def test_wrong_settings_end_a_start_with_one_line(labhub, private_dirs):
+    path = private_dirs / "mine.toml"
+    path.write_text("[access.ann]\nconsum = []\n")
+    done = labhub("broker", "start", "--config", str(path))
+    assert done.returncode == 1
+    assert done.stderr == f"labhub: {path}, line 2: access.ann.consum: there is no such setting\n"
+    assert labhub("broker", "start", "--metrics-port", "70000").returncode == 2

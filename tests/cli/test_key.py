@@ -17,7 +17,8 @@ import pytest
 from labhub import BrokerConfig, BrokerService, Messenger
 from labhub.errors import AuthenticationError, InvalidArgument, LabHubError
 from labhub.transport import keys
-from labhub.transport.curve import CLIENT_KEY, ENROLLED, SERVER_KEY, KeyPair, data_directory, load_key, parse_enrolled
+from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, KeyPair, data_directory, load_key
+from labhub.transport.enrolled import ENROLLED, EnrolledKey, parse_enrolled
 
 ANY_PORT = "tcp://127.0.0.1:0"
 PASSPHRASE = "correct horse battery staple"
@@ -53,7 +54,7 @@ def test_show_prints_public_keys_and_no_secret(labhub):
 def test_a_key_may_begin_with_any_character(labhub, character):
     key = key_beginning_with(character)
     assert labhub("key", "enroll", key, "--comment", "Ann").stdout == "enrolled\n"
-    assert json.loads(labhub("key", "list", "--json").stdout) == [{"key": key, "comment": "Ann"}]
+    assert json.loads(labhub("key", "list", "--json").stdout) == [{"key": key, "comment": "Ann", "name": ""}]
     assert labhub("key", "revoke", key).stdout == f"revoked {key} (Ann)\n"
     assert json.loads(labhub("key", "list", "--json").stdout) == []
 
@@ -95,7 +96,7 @@ def test_a_running_broker_follows_both():
         assert keys.enroll(guest.public, "guest")
         assert messenger.connect(broker.endpoint, broker.public_key)
         assert messenger.list_channels() == []
-        assert keys.revoke(guest.public) == keys.EnrolledKey(guest.public, "guest")
+        assert keys.revoke(guest.public) == EnrolledKey(guest.public, "guest")
         with pytest.raises(AuthenticationError, match="allow-list"):
             messenger.list_channels()
 
@@ -137,7 +138,7 @@ def test_garbage_in_the_enrolled_file_ends_no_broker():
 def test_what_is_a_key_and_what_a_note():
     key = KeyPair.random().public
     text = f"{key} a  b \n# {key}\n#{key}\n{'#' + key[1:]}\nshort\n{'~' * 40}\n"
-    assert parse_enrolled(text) == [(key, "a  b")]
+    assert parse_enrolled(text) == [EnrolledKey(key, "a  b")]
 
 
 @pytest.mark.parametrize("key", ["", "short", "x" * 41, "~" * 40, "#" * 40, "\udcff" * 40])
@@ -309,3 +310,28 @@ def test_ctrl_c_at_the_question_is_130(tmp_path):
         child.expect(pexpect.EOF)
     assert child.exitstatus == 130
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_is_given_changed_and_used(labhub):
+    ann, bob = KeyPair.random().public, KeyPair.random().public
+    assert labhub("key", "enroll", ann, "--name", "ann", "--comment", "Ann, beamline 3").stdout == "enrolled\n"
+    assert labhub("key", "enroll", bob, "--comment", "Bob").stdout == "enrolled\n"
+    taken = labhub("key", "enroll", bob, "--name", "ann")
+    assert (taken.returncode, "another key is enrolled as 'ann'" in taken.stderr) == (1, True)
+    again = labhub("key", "enroll", bob, "--name", "bob.laptop", "--comment", "other")
+    assert again.stdout == "was enrolled before; its name is bob.laptop\n"
+    assert labhub("key", "list").stdout == f"{ann}  ann  Ann, beamline 3\n{bob}  bob.laptop  Bob\n"
+    assert (data_directory() / ENROLLED).read_text() == f"{ann} @ann Ann, beamline 3\n{bob} @bob.laptop Bob\n"
+    assert labhub("key", "revoke", "ann").stdout == f"revoked {ann} (ann, Ann, beamline 3)\n"
+    assert [entry.name for entry in keys.enrolled_keys()] == ["bob.laptop"]
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a b", "@ann", "x" * 129, "ä"])
+def test_a_name_that_is_none(name):
+    key = KeyPair.random().public
+    if name:
+        with pytest.raises(InvalidArgument, match="cannot name a key"):
+            keys.enroll(key, name=name)
+    with pytest.raises(InvalidArgument, match="does not begin with @"):
+        keys.enroll(key, comment=f"@{name}")
+    assert keys.enrolled_keys() == []

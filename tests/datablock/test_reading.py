@@ -320,3 +320,39 @@ def test_after_close(producer: DataBlockProducer) -> None:
         next(c.batches())
     assert "closed" in repr(c)
     producer.write(1)
+
+
+def test_batches_can_be_read_into_one_array(producer: DataBlockProducer) -> None:
+    out = np.zeros(4, "i8")
+    with open_consumer("x", NUMBER, mode="lossless") as c:
+        batches = c.batches(out=out)
+        producer.write_many(list(range(6)))
+        first = next(batches)
+        assert first.data.tolist() == [0, 1, 2, 3]
+        assert np.shares_memory(first.data, out)
+        second = next(batches)
+        assert (second.data.tolist(), second.seq.tolist(), out.tolist()) == ([4, 5], [4, 5], [4, 5, 2, 3])
+        assert first.seq.tolist() == [0, 1, 2, 3]  # headers are always each batch's own
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros(4, "f8"),
+        np.zeros((4, 2), "i8"),
+        np.zeros(0, "i8"),
+        np.zeros(8, "i8")[::2],
+        np.frombuffer(bytes(32), "i8"),
+        [0, 0, 0, 0],
+    ],
+    ids=["dtype", "shape", "empty", "strided", "read-only", "list"],
+)
+def test_what_batches_cannot_be_read_into_is_refused(producer: DataBlockProducer, out: np.ndarray) -> None:
+    with open_consumer("x", NUMBER) as c, pytest.raises(InvalidArgument, match=r"out must be a writable C-contiguous"):
+        c.batches(out=out)
+
+
+@pytest.mark.parametrize("counts", [{"max_slots": 5}, {"min_slots": 5}], ids=["max", "min"])
+def test_more_slots_than_there_is_room_for_are_refused(producer: DataBlockProducer, counts: dict[str, int]) -> None:
+    with open_consumer("x", NUMBER) as c, pytest.raises(InvalidArgument, match="more than the 4 that `out` has room"):
+        c.batches(out=np.zeros(4, "i8"), **counts)

@@ -10,6 +10,7 @@ import sys
 
 import psutil
 import pytest
+import xarray as xr
 
 ROW = re.compile(r"^ *(?P<name>[a-z][a-z., ]*[a-z]) +(?P<numbers>[\d.]+(?: +[\d.-]+)*) *$", re.MULTILINE)
 
@@ -21,8 +22,8 @@ def start_demo(private_dirs, monkeypatch):
     (private_dirs / "tmp").mkdir()
     processes = []
 
-    def start(seconds: float) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "labhub.cli", "demo", "--seconds", f"{seconds}"]
+    def start(seconds: float, *words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "labhub.cli", "demo", "--seconds", f"{seconds}", *words]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         return processes[-1]
 
@@ -122,3 +123,24 @@ def test_a_killed_demo_takes_its_processes_with_it(start_demo, private_dirs):
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
     assert [path for path in private_dirs.rglob("shm/**/*") if path.is_file()] == []
+
+
+def test_a_demo_that_is_recorded_and_proven(start_demo, tmp_path):
+    store = tmp_path / "demo.zarr"
+    demo = start_demo(3, "--record", str(store))
+    text, errors = demo.communicate(timeout=120)
+    assert demo.returncode == 0, text + errors
+    table = rows(text)
+    for channel in ("host.sensors", "bio.ppg", "cam.frames"):
+        found = xr.open_zarr(store, group=channel, chunks=None)
+        missing = int(found["gap_slots"].sum()) if "gap_slots" in found else 0
+        n_slots = found.sizes["slot"] if "slot" in found.sizes else found.sizes["time"]
+        assert n_slots + missing == table[channel][0]
+    assert "signed chunks" in text
+
+
+def test_a_demo_overwrites_no_recording(start_demo, tmp_path):
+    demo = start_demo(3, "--record", str(tmp_path))
+    _, errors = demo.communicate(timeout=60)
+    assert demo.returncode == 2
+    assert "choose another name" in errors

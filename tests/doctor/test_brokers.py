@@ -13,7 +13,8 @@ from labhub import runtime
 from labhub.doctor import examine, repair
 from labhub.hub import start_broker, stop_broker
 from labhub.runtime import ConnectionFile
-from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, data_directory, load_key
+from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, KeyPair, data_directory, load_key
+from labhub.transport.keys import enroll
 from tests.doctor.conftest import trouble, troubles
 
 ANY_PORT = "tcp://127.0.0.1:0"
@@ -150,3 +151,15 @@ def test_a_connection_file_open_to_others(broker):
     found = trouble()
     subprocess.run(found.fix, shell=True, check=True)
     assert troubles() == []
+
+
+def test_settings_that_are_broken_or_rule_keys_that_nobody_enrolled(broker, private_dirs):
+    path = private_dirs / "config" / "broker-default.toml"
+    path.write_text('[access."*"]\n[access.ann]\n[access.bob]\n')
+    enroll(KeyPair.random().public, name="bob")
+    (found,) = [f for f in examine() if f.check == "brokers" and f.severity == "note"]
+    assert "the key 'ann'" in found.what
+    path.write_text("[access.ann]\nconsum = 1\n")
+    found = trouble()
+    assert (found.check, found.severity, found.subject) == ("brokers", "problem", "default")
+    assert "line 2: access.ann.consum" in found.what

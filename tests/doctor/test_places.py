@@ -12,7 +12,8 @@ import pytest
 from labhub.datablock import location
 from labhub.doctor import examine, repair
 from labhub.doctor.places import examine_space
-from labhub.transport.curve import CLIENT_KEY, ENROLLED, SERVER_KEY, data_directory, load_key, write_private
+from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, data_directory, load_key, write_private
+from labhub.transport.enrolled import ENROLLED
 from tests.doctor.conftest import trouble, troubles
 
 DOCTOR = [sys.executable, "-m", "labhub.cli", "doctor", "--json"]

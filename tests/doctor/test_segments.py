@@ -37,7 +37,12 @@ def directory() -> Path:
 
 def test_nothing_is_wrong_with_nothing(private_dirs):
     assert troubles() == []
-    assert [str(p.relative_to(private_dirs)) for p in sorted(private_dirs.rglob("*"))] == ["data", "run", "shm"]
+    assert [str(p.relative_to(private_dirs)) for p in sorted(private_dirs.rglob("*"))] == [
+        "config",
+        "data",
+        "run",
+        "shm",
+    ]
 
 
 def test_the_segment_of_a_killed_producer_is_removed_and_its_readers_are_told(producer):

@@ -69,12 +69,15 @@ class Place:
 
 
 class Python:
-    """A Python over there, which evaluates expressions and sends their values back as JSON."""
+    """A Python over there, which evaluates expressions and sends their values back as JSON.
 
-    def __init__(self, place: Place, program: str) -> None:
+    Words before the command, such as those of ``env``, may give it surroundings of its own.
+    """
+
+    def __init__(self, place: Place, program: str, *before: str) -> None:
         loop = "\nimport json, sys\nprint('ready', flush=True)\n"
         loop += "for line in sys.stdin: print(json.dumps(eval(line)), flush=True)\n"
-        self.process = place.start(sys.executable, "-c", program + loop)
+        self.process = place.start(*before, sys.executable, "-c", program + loop)
         assert self.process.stdout.readline() == "ready\n"
 
     def __call__(self, expression: str) -> Any:

@@ -1,25 +1,26 @@
-"""A small recorder, as its users write one until labhub has its own: a lossless reader that appends to a file.
+"""A recorder in a process of its own, and slots whose contents can be checked.
 
-``python -m tests.faults.recorder FILE``. A record is three numbers (first seq, slots that are missing before it, slots
-in it) and the slots; what was cut off by a death or a full disk is no record.
+``python -m tests.faults.recorder STORE`` says ``ready``, records until it reads ``stop`` or cannot go on, says what
+became of it, all as JSON, and stays until its input is closed. After ``limit N`` no file of it grows beyond N bytes.
 """
 
 from __future__ import annotations
 
-import struct
+import json
+import resource
+import select
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 import labhub
-from labhub.errors import Evicted
+from labhub.errors import RecordingError
+from labhub.recording import Recording
 
 CHANNEL = "daq"
 SLOT = np.dtype([("seq", "<u8"), ("check", "<u8")])
-HEAD = struct.Struct("<qqq")
 MIX = np.uint64(0x9E3779B97F4A7C15)
+LOOK_INTERVAL = 0.02
 
 
 def slots(first: int, count: int) -> np.ndarray:
@@ -30,46 +31,42 @@ def slots(first: int, count: int) -> np.ndarray:
     return found
 
 
-def records(data: bytes) -> Iterator[tuple[int, int, np.ndarray]]:
-    """First seq, slots that are missing before it and slots of each whole record."""
-    at = 0
-    while at + HEAD.size <= len(data):
-        first, lost, count = HEAD.unpack_from(data, at)
-        at += HEAD.size
-        if at + count * SLOT.itemsize > len(data):
-            return
-        yield first, lost, np.frombuffer(data, SLOT, count, at)
-        at += count * SLOT.itemsize
+def heard() -> list[str]:
+    """Return the words of a line, if one comes within a moment."""
+    ready, _, _ = select.select([sys.stdin], [], [], LOOK_INTERVAL)
+    return sys.stdin.readline().split() if ready else []
 
 
-def record(path: Path) -> None:
-    """Append whatever comes, until the producer ends."""
-    before = [first + len(found) for first, _, found in records(path.read_bytes())] if path.exists() else []
-    evicted = 0
-    with labhub.connect() as hub, hub.consumer(CHANNEL, mode="lossless") as consumer, path.open("ab") as file:
-        expected = before[-1] if before else consumer.cursor
-        batches = consumer.batches(max_slots=64)
-        print("ready", flush=True)
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
+def say(word: object) -> None:
+    """Tell the test."""
+    print(json.dumps(word), flush=True)
+
+
+def obey(recording: Recording) -> None:
+    """Wait for the word to stop, or the end of the recording."""
+    while recording.running:
+        match heard():
+            case ["limit", nbytes]:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (int(nbytes), int(nbytes)))
+            case ["stop"]:
                 return
-            except Evicted as eviction:
-                evicted += eviction.lost
-                continue
-            first = int(batch.seq[0])
-            assert before or first - expected == evicted + batch.lost
-            # A file that is continued begins behind a gap: nobody read what came while there was no recorder.
-            file.write(HEAD.pack(first, first - expected, len(batch)) + batch.data.tobytes())
-            file.flush()
-            expected, before, evicted = first + len(batch), [], 0
+
+
+def record(store: str) -> None:
+    """Record, and tell what became of it."""
+    lost, errno = 0, 0
+    with labhub.connect() as hub:
+        recording = hub.record(CHANNEL, store=store)
+        say("ready")
+        obey(recording)
+        try:
+            recording.stop()
+        except RecordingError as error:
+            lost, errno = error.lost, getattr(error.__cause__, "errno", 0)
+        status = recording.status
+    say({"read": status.n_slots, "stored": status.stored, "missing": status.missing, "lost": lost, "errno": errno})
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    try:
-        record(target)
-    except OSError as error:
-        print(error.errno, flush=True)
-        sys.stdin.read()  # the disk that is full goes away with this process; it is looked at before
+    record(sys.argv[1])
+    sys.stdin.read()  # a disk of its own goes away with this process; it is looked at before

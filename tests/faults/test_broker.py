@@ -20,7 +20,8 @@ import zmq
 from labhub import Messenger, ProducerInfo, runtime
 from labhub.errors import BrokerUnreachable, LabHubError, QuotaExceeded
 from labhub.hub import Hub, connect, start_broker, stop_broker
-from labhub.transport.curve import CLIENT_KEY, ENROLLED, KeyPair, data_directory, load_key
+from labhub.transport.curve import CLIENT_KEY, KeyPair, data_directory, load_key
+from labhub.transport.enrolled import ENROLLED
 from tests.faults.broker_processes import (
     ANY_PORT,
     PATIENCE,

@@ -12,7 +12,8 @@ import pytest
 
 from labhub import runtime
 from labhub.protocol.messages import HEARTBEAT_INTERVAL
-from labhub.transport.curve import ENROLLED, KeyPair, data_directory
+from labhub.transport.curve import KeyPair, data_directory
+from labhub.transport.enrolled import ENROLLED
 from tests.faults.network_namespaces import HERE, Cable, Place, Python, can_be_made
 from tests.faults.rounds import Fault
 

@@ -1,140 +1,94 @@
-"""34: what happens to a recorder does not happen to the acquisition, and its file says what is missing.
-
-A recorder stands here for whatever reads losslessly and writes to a disk: a program of the user's.
-"""
+"""34: what happens to a recorder does not happen to the acquisition, and its store says what is missing."""
 
 from __future__ import annotations
 
 import errno
 import os
 import random
-import select
-import signal
+import shutil
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from labhub import runtime
 from labhub.hub import Hub, connect, named_broker
-from tests.faults.recorder import CHANNEL, SLOT, records, slots
+from labhub.recording import Recording
+from tests.conftest import wait_until
+from tests.faults import broker_processes
+from tests.faults.children import stopped
+from tests.faults.recorder import CHANNEL, SLOT, slots
+from tests.faults.recordings import (
+    AT_ONCE,
+    CAPACITY,
+    PATIENCE,
+    Acquisition,
+    Recorder,
+    checked,
+    committed,
+    verified,
+)
 from tests.faults.rounds import Fault
 
-EVICT_AFTER = 1.0
-AT_ONCE = 8
-CAPACITY = 512
-SMALL_DISK = 1024 * 1024
+SMALL_DISK = 8 * 1024 * 1024
+ANY_PORT = "tcp://127.0.0.1:0"
 
 
 @pytest.fixture
 def hub(private_dirs: Path) -> Iterator[Hub]:
-    with named_broker(endpoint="tcp://127.0.0.1:0") as service:
+    with named_broker(endpoint=ANY_PORT) as service:
         service.start()
         with connect() as hub:
             yield hub
 
 
-class Acquisition:
-    """A producer with a lossless reader beside the recorder: neither may notice what happens to that one."""
-
-    def __init__(self, hub: Hub) -> None:
-        self.producer = hub.producer(CHANNEL, dtype=SLOT, capacity=CAPACITY, evict_after=EVICT_AFTER)
-        self.witness = hub.consumer(CHANNEL, mode="lossless")
-        self.seen = 0
-        self.slowest = 0.0
-
-    def step(self) -> None:
-        """Write a few slots, and let the witness read them."""
-        first = self.producer.next_seq
-        began = time.monotonic()
-        self.producer.write_many(slots(first, AT_ONCE))
-        self.slowest = max(self.slowest, time.monotonic() - began)
-        batch = self.witness.next_batch(CAPACITY, 1, 5.0, False)
-        assert batch is not None
-        assert batch.lost == 0
-        assert (batch.data == slots(self.seen, len(batch))).all()
-        self.seen += len(batch)
-
-    def go_on(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
-        """Acquire until a condition is true."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, "the recorder did not come so far in time"
-            self.step()
-
-    def judge(self) -> None:
-        """Nothing was lost beside the recorder, and no write took longer than an eviction."""
-        while self.seen < self.producer.next_seq:
-            self.step()
-        assert self.witness.lost == 0
-        # Half a second more for a machine that runs other tests as well.
-        assert self.slowest < EVICT_AFTER + 0.5
-
-
-@contextmanager
-def recorder(path: Path, *wrapper: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A recorder in a process of its own, which is dead afterwards, whatever happens."""
-    command = [*wrapper, sys.executable, "-m", "tests.faults.recorder", str(path)]
-    root = Path(__file__).parents[2]
-    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def hear(process: subprocess.Popen[bytes]) -> str:
-    """What a process has said since, without waiting."""
-    ready, _, _ = select.select([process.stdout], [], [], 0)
-    return os.read(process.stdout.fileno(), 64).decode() if ready else ""
-
-
-def checked(data: bytes) -> tuple[int, int]:
-    """Compare every slot of a recording with its seq; how many there are, and how many are said to be missing."""
-    kept = missing = 0
-    expected: int | None = None
-    for first, lost, found in records(data):
-        assert (found == slots(first, len(found))).all()
-        if expected is not None:
-            assert first == expected + lost
-            missing += lost
-        expected = first + len(found)
-        kept += len(found)
-    return kept, missing
-
-
-def in_background(acquisition: Acquisition, process: subprocess.Popen[bytes]) -> None:
-    """Go on acquiring until the recorder says that it is there."""
-    said: list[str] = []
-    acquisition.go_on(lambda: said.append(hear(process)) or "".join(said) == "ready\n")
-
-
-@pytest.mark.fault(34, quick=2, full=20)
+@pytest.mark.fault(34, quick=2, full=40)
 def test_34_recorder_killed_at_random_moments(fault: Fault, hub: Hub, tmp_path: Path) -> None:
     chance = random.Random(34)
-    path = tmp_path / "recording"
     acquisition = Acquisition(hub)
-    for _ in fault.each_round():
-        with recorder(path) as process:
-            in_background(acquisition, process)
-            size = path.stat().st_size
-            acquisition.go_on(lambda: path.stat().st_size > size)  # noqa: B023  it ends within the round
-            ends = time.monotonic() + chance.uniform(0.0, 0.05)
-            acquisition.go_on(lambda: time.monotonic() > ends)  # noqa: B023
-            process.send_signal(signal.SIGKILL)
-            assert process.wait() == -signal.SIGKILL
+    for k in fault.each_round():
+        store = tmp_path / f"{k}.zarr"
+        with Recorder(store) as recorder:
+            recorder.begin(acquisition)
+            begun = acquisition.producer.next_seq
+            acquisition.go_on(lambda: committed(store))  # noqa: B023  it ends within the round
+            acquisition.go_on_for(chance.uniform(0.0, 1.2))
+            recorder.kill()
             fault.happened()
+        end = acquisition.producer.next_seq
         with fault.recovery():
             evictions = acquisition.producer.stats()["evictions"]
             acquisition.go_on(lambda: acquisition.producer.stats()["evictions"] > evictions)  # noqa: B023
-    kept, missing = checked(path.read_bytes())
-    assert kept
-    assert missing  # between two recorders nobody recorded, and the file says how much
+        first, behind = checked(store).span
+        assert first <= begun
+        assert first < behind <= end
+        judge_the_rest(store, behind - first)
+        shutil.rmtree(store)
     acquisition.judge()
-    acquisition.producer.close()
+
+
+def outcome_of_a_recorder_that_cannot_go_on(acquisition: Acquisition, recorder: Recorder, reason: int) -> int:
+    """Wait for its end; check its books and that nobody was held up; how many slots are stored."""
+    told = recorder.outcome(acquisition)
+    assert told["errno"] == reason
+    assert told["stored"] + told["lost"] == told["read"]
+    assert told["lost"] > 0
+    evictions = acquisition.producer.stats()["evictions"]
+    acquisition.go_round()
+    assert acquisition.producer.stats()["evictions"] == evictions  # it left in order, and held nobody up
+    return told["stored"]
+
+
+def judge_the_rest(store: Path, stored: int) -> None:
+    """What is stored is what the recorder said; it is whole, and proven."""
+    books = checked(store)
+    assert (books.stored, books.missing) == (stored, {})
+    said = verified(store)
+    assert said["good"]
+    assert not said["complete"]
 
 
 @pytest.mark.fault(34, quick=1, full=5)
@@ -146,20 +100,205 @@ def test_34_recorder_with_a_full_disk(fault: Fault, hub: Hub, tmp_path: Path) ->
     for _ in fault.each_round():
         # Without a fork in between: the process that is waited for is the recorder.
         wrapper = ("unshare", "-rm", "sh", "-c", f'{mount} && exec "$@"', "sh")
-        with recorder(tmp_path / "recording", *wrapper) as process:
-            in_background(acquisition, process)
-            said: list[str] = []
-            acquisition.go_on(lambda: said.append(hear(process)) or said[-1])  # noqa: B023
-            assert int(said[-1]) == errno.ENOSPC
+        with Recorder(tmp_path / "run.zarr", *wrapper) as recorder:
+            recorder.begin(acquisition)
+            stored = outcome_of_a_recorder_that_cannot_go_on(acquisition, recorder, errno.ENOSPC)
             fault.happened()
-            written = Path(f"/proc/{process.pid}/root{tmp_path}/recording").read_bytes()
-        assert SMALL_DISK - 8192 < len(written) <= SMALL_DISK
-        kept, missing = checked(written)
-        assert missing == 0
-        assert kept * SLOT.itemsize > SMALL_DISK * 0.8
-        evictions = acquisition.producer.stats()["evictions"]
-        for _ in range(2 * CAPACITY // AT_ONCE):
-            acquisition.step()
-        assert acquisition.producer.stats()["evictions"] == evictions  # it left in order, and held nobody up
+            store = Path(f"/proc/{recorder.process.pid}/root{tmp_path}/run.zarr")
+            assert stored
+            judge_the_rest(store, stored)
     acquisition.judge()
-    acquisition.producer.close()
+
+
+@pytest.mark.fault(34, quick=1, full=5)
+def test_34_recorder_whose_files_may_not_grow(fault: Fault, hub: Hub, tmp_path: Path) -> None:
+    acquisition = Acquisition(hub)
+    for k in fault.each_round():
+        store = tmp_path / f"{k}.zarr"
+        with Recorder(store) as recorder:
+            recorder.begin(acquisition)
+            acquisition.go_on(lambda: committed(store))  # noqa: B023
+            recorder.say("limit 4096")
+            stored = outcome_of_a_recorder_that_cannot_go_on(acquisition, recorder, errno.EFBIG)
+            fault.happened()
+        judge_the_rest(store, stored)
+    acquisition.judge()
+
+
+@pytest.mark.fault(34, quick=1, full=5)
+def test_34_recorder_whose_store_becomes_read_only(fault: Fault, hub: Hub, tmp_path: Path) -> None:
+    # Root without the capability to pass over permissions is as good as anybody else.
+    as_anybody = () if os.getuid() else ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+    if as_anybody and subprocess.run([*as_anybody, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this root cannot give up its capabilities")
+    acquisition = Acquisition(hub)
+    for k in fault.each_round():
+        store = tmp_path / f"{k}.zarr"
+        with Recorder(store, *as_anybody) as recorder:
+            recorder.begin(acquisition)
+            acquisition.go_on(lambda: committed(store))  # noqa: B023
+            for directory in (store, *(p for p in store.rglob("*") if p.is_dir())):
+                directory.chmod(0o500)
+            stored = outcome_of_a_recorder_that_cannot_go_on(acquisition, recorder, errno.EACCES)
+            fault.happened()
+        assert stored
+        judge_the_rest(store, stored)
+        for directory in (store, *(p for p in store.rglob("*") if p.is_dir())):
+            directory.chmod(0o700)  # pytest removes them
+    acquisition.judge()
+
+
+@pytest.mark.fault(34, quick=1, full=5)
+def test_34_recorder_whose_store_is_removed(fault: Fault, hub: Hub, tmp_path: Path) -> None:
+    acquisition = Acquisition(hub)
+    for k in fault.each_round():
+        store = tmp_path / f"{k}.zarr"
+        with Recorder(store) as recorder:
+            recorder.begin(acquisition)
+            acquisition.go_on(lambda: committed(store))  # noqa: B023
+            store.rename(tmp_path / "moved")
+            fault.happened()
+            # What is no longer where it was to be is not stored, the slots committed before included.
+            assert outcome_of_a_recorder_that_cannot_go_on(acquisition, recorder, errno.ENOENT) == 0
+        assert not store.exists()
+        moved = checked(tmp_path / "moved")
+        assert moved.stored
+        judge_the_rest(tmp_path / "moved", moved.stored)
+        shutil.rmtree(tmp_path / "moved")
+    acquisition.judge()
+
+
+@pytest.mark.fault(34, quick=1, full=20)
+@pytest.mark.parametrize("lossless", [False, True], ids=["lossy", "lossless"])
+def test_34_recorder_too_slow(fault: Fault, hub: Hub, tmp_path: Path, lossless: bool) -> None:
+    """A lossy one is overtaken, a lossless one evicted; either says exactly how much it did not see."""
+    for k in fault.each_round():
+        store = tmp_path / f"{k}.zarr"
+        said: list[Any] = []
+        producer = hub.producer(CHANNEL, dtype=SLOT, capacity=CAPACITY, lossless=lossless, evict_after=0.2)
+        with producer, Recorder(store) as recorder:
+            wait_until(lambda: recorder.said() == "ready", PATIENCE)
+            with stopped(recorder.process.pid):
+                for _ in range(3 * CAPACITY // AT_ONCE):
+                    producer.write_many(slots(producer.next_seq, AT_ONCE))
+            producer.write_many(slots(producer.next_seq, AT_ONCE))
+            written = producer.next_seq
+            recorder.say("stop")
+            wait_until(lambda: said.append(recorder.said()) or said[-1], PATIENCE)  # noqa: B023
+        told = said[-1]
+        assert told["missing"] > 0
+        fault.happened()
+        assert told["lost"] == 0
+        assert told["stored"] + told["missing"] == written
+        books = checked(store)
+        assert books.stored == told["stored"]
+        assert books.missing == {"evicted" if lossless else "lapped": told["missing"]}
+        assert verified(store)["complete"]
+        shutil.rmtree(store)
+
+
+def produce(pipe: broker_processes.Connection) -> None:
+    """Write slots until told to end, and say what the next seq was at the beginning and is at the end."""
+    with connect() as hub, hub.producer(CHANNEL, dtype=SLOT, capacity=CAPACITY, evict_after=None, timeout=60) as p:
+        pipe.send(p.next_seq)
+        while not pipe.poll(0.001):
+            p.write_many(slots(p.next_seq, AT_ONCE))
+        pipe.send(p.next_seq)
+    pipe.send("closed")
+    pipe.recv()
+
+
+def finished(producer: broker_processes.Actor) -> int:
+    """End a producer in order; how many slots there were."""
+    producer.say("end")
+    written: int = producer.hear()
+    assert producer.hear() == "closed"
+    return written
+
+
+def record_a_ring_more(recording: Recording) -> None:
+    """Wait until a recording has read so many slots that it must have followed."""
+    enough = recording.status.n_slots + 2 * CAPACITY
+    wait_until(lambda: recording.status.n_slots >= enough, PATIENCE, "the recording of what comes")
+
+
+@contextmanager
+def recorded(hub: Hub, store: Path) -> Iterator[Recording]:
+    """A recording of the channel, as soon as there is one; stopped in order, with everything that it read stored."""
+    hub.wait_for(CHANNEL, timeout=PATIENCE)
+    with hub.record(CHANNEL, store=store) as recording:
+        record_a_ring_more(recording)
+        yield recording
+    books, status = checked(store), recording.status
+    assert recording.errors == {}
+    assert (books.stored, sum(books.missing.values())) == (status.stored, status.missing)
+    assert status.stored == status.n_slots
+    assert verified(store)["complete"]
+
+
+@pytest.mark.fault(34, quick=1, full=20)
+def test_34_producer_killed_and_taken_over_while_recorded(fault: Fault, hub: Hub, tmp_path: Path) -> None:
+    for k in fault.each_round():
+        store = tmp_path / f"{k}.zarr"
+        with broker_processes.Actor(produce) as first:
+            assert first.hear() == 0
+            with recorded(hub, store) as recording:
+                first.kill()
+                with broker_processes.Actor(produce) as second:
+                    assert second.hear() > 0  # it took over
+                    fault.happened()
+                    record_a_ring_more(recording)
+                    written = finished(second)
+        books = checked(store)
+        assert books.span[1] == written
+        assert books.stored == written - books.span[0]
+        assert books.missing == {}
+        assert books.epochs == [1, 2]
+        shutil.rmtree(store)
+
+
+@pytest.mark.fault(34, quick=1, full=20)
+def test_34_producer_closed_and_opened_again_while_recorded(fault: Fault, hub: Hub, tmp_path: Path) -> None:
+    for k in fault.each_round():
+        store = tmp_path / f"{k}.zarr"
+        written = []
+        with broker_processes.Actor(produce) as first:
+            assert first.hear() == 0
+            with recorded(hub, store) as recording:
+                written.append(finished(first))
+                with broker_processes.Actor(produce) as second:
+                    assert second.hear() == 0  # another segment
+                    fault.happened()
+                    record_a_ring_more(recording)
+                    written.append(finished(second))
+        books = checked(store)
+        assert books.stored + sum(books.missing.values()) == sum(written) - books.span[0]
+        assert set(books.missing) <= {"restarted"}  # what the second wrote before the recorder had found it
+        assert books.epochs == [1, 2]
+        shutil.rmtree(store)
+
+
+@pytest.mark.fault(34, quick=1, full=20)
+def test_34_broker_killed_and_restarted_while_recorded(fault: Fault, private_dirs: Path, tmp_path: Path) -> None:
+    service, _ = broker_processes.start()
+    with ExitStack() as stack:
+        stack.callback(lambda: service.kill())  # whichever it is then
+        hub = stack.enter_context(connect())
+        for k in fault.each_round():
+            store = tmp_path / f"{k}.zarr"
+            with broker_processes.Actor(produce) as producer:
+                assert producer.hear() == 0
+                with recorded(hub, store) as recording:
+                    service.kill()
+                    assert runtime.find_live() is None
+                    fault.happened()
+                    record_a_ring_more(recording)
+                    service, _ = broker_processes.start()
+                    record_a_ring_more(recording)
+                    written = finished(producer)
+            books = checked(store)
+            assert books.stored == written - books.span[0]
+            assert books.missing == {}
+            shutil.rmtree(store)
+        hub.close()
+        service.end()

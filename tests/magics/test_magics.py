@@ -16,7 +16,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import labhub
 import labhub.doctor
 import labhub.hub
-from labhub import runtime
+from labhub import BrokerConfig, BrokerService, runtime
 from labhub.doctor import Finding
 from labhub.errors import LabHubError
 from labhub.hub import ChannelInfo, Hub, named_broker, stop_broker
@@ -121,6 +121,21 @@ def test_a_broker_that_somebody_else_runs_in_this_process_is_not_killed(
         with pytest.raises(LabHubError, match="runs inside"):
             stop_broker()
         assert run("%hub_broker").running
+
+
+@pytest.mark.parametrize(
+    "written", ["'{key}'", '"{key}"', "{key}", "$key"], ids=["single", "double", "bare", "variable"]
+)
+def test_connect_to_a_broker_by_its_endpoint_and_key(shell: InteractiveShell, run: Run, written: str) -> None:
+    with BrokerService(BrokerConfig(endpoint="tcp://127.0.0.1:0")) as broker:
+        shell.user_ns["key"] = broker.public_key
+        key = written.replace("{key}", broker.public_key)
+        hub = run(f"%hub_connect far --endpoint {broker.endpoint} --public-key {key}")
+        try:
+            assert hub.given == (broker.endpoint, broker.public_key)
+            assert hub.channels() == []
+        finally:
+            hub.close()
 
 
 def test_connect_gives_the_name_hub_unless_it_is_taken(

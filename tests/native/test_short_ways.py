@@ -10,7 +10,7 @@ import pytest
 
 from labhub import Schema, _native
 from labhub.datablock.consumer import open_consumer
-from labhub.datablock.producer import open_producer
+from labhub.datablock.producer import DataBlockProducer, open_producer
 from labhub.errors import ClosedError, Evicted, InvalidArgument, Lapped, SchemaMismatch, TimeoutExpired
 
 PAIR = Schema.infer(dtype="f8", shape=(2, 2))
@@ -18,21 +18,49 @@ FIELDS = Schema.infer(dtype=[("t", "f8"), ("n", "i4")])
 NUMBER = Schema.infer(dtype="i8")
 
 
-def test_write_takes_exactly_the_right_arrays() -> None:
+@pytest.fixture
+def converted(monkeypatch) -> list[object]:
+    """Everything that took the long way."""
+    seen: list[object] = []
+    long_way = DataBlockProducer._write_converted
+
+    def noted(self: DataBlockProducer, record: object) -> int:
+        seen.append(record)
+        return long_way(self, record)
+
+    monkeypatch.setattr(DataBlockProducer, "_write_converted", noted)
+    return seen
+
+
+def test_write_takes_exactly_the_right_arrays(converted) -> None:
     good = np.arange(4.0).reshape(2, 2)
+    long = (good.T, good.astype("f4"), good.tolist(), np.asfortranarray(good), good[::-1], good.view(np.recarray))
     with open_producer("x", PAIR, capacity=8, lossless=False) as p, open_consumer("x", PAIR) as c:
-        assert p._put(good) == 0  # the short way
-        for converted in (good.T, good.astype("f4"), good.tolist(), np.asfortranarray(good), good[::-1]):
-            assert p._put(converted) is None
-            p.write(converted)
+        assert p.write(good) == 0
+        assert converted == []
+        for record in long:
+            p.write(record)
+        assert [id(r) for r in converted] == [id(r) for r in long]
         for refused in (good.reshape(4), good.reshape(4, 1), good[:1], 1.0, None, good.astype("c16")):
-            assert p._put(refused) is None
             with pytest.raises((SchemaMismatch, InvalidArgument)):
                 p.write(refused)
+            assert converted.pop() is refused
         batch = next(c.batches())
-        assert batch.data.tolist() == [a.tolist() for a in (good, good.T, good, good, good, good[::-1])]
+        assert batch.data.tolist() == [a.tolist() for a in (good, *long[:2], good, *long[3:])]
     with pytest.raises(ClosedError):
         p.write(good)
+
+
+def test_write_takes_records_of_an_equal_dtype(converted) -> None:
+    same = np.dtype([("t", "f8"), ("n", "i4")])
+    assert same is not FIELDS.dtype
+    renamed = np.array((1.5, 2), [("t", "f8"), ("m", "i4")])
+    with open_producer("x", FIELDS, capacity=8, lossless=False) as p, open_consumer("x", FIELDS) as c:
+        p.write(np.array((1.5, 2), same))
+        assert converted == []
+        with pytest.raises(SchemaMismatch):
+            p.write(renamed)
+        assert next(c.batches()).data.tolist() == [(1.5, 2)]
 
 
 def test_write_takes_records_and_times() -> None:
@@ -49,18 +77,19 @@ def test_write_takes_records_and_times() -> None:
         assert next(c.batches()).data[0] == now
 
 
-def test_write_takes_raw_bytes_up_to_a_slot() -> None:
+def test_write_takes_raw_bytes_up_to_a_slot(converted) -> None:
     raw = Schema.raw(8)
     with open_producer("x", raw, capacity=8, lossless=False) as p, open_consumer("x", raw) as c:
-        assert p._put(b"abc") == 0
+        assert p.write(b"abc") == 0
+        assert converted == []
         p.write(bytearray(b"abcd"))
         p.write(memoryview(b"abcdefgh"))
         with pytest.raises(InvalidArgument, match="9 bytes do not fit"):
             p.write(bytes(9))
         assert next(c.batches()).nbytes.tolist() == [3, 4, 8]
     with open_producer("x", NUMBER, capacity=8, lossless=False) as p:
-        assert p._put(bytes(8)) is None  # bytes of another schema are exactly one slot, or refused
-        p.write(bytes(8))
+        p.write(bytes(8))  # bytes of another schema are exactly one slot, or refused
+        assert converted.pop() == bytes(8)
         with pytest.raises(SchemaMismatch):
             p.write(bytes(7))
 

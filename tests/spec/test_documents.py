@@ -12,7 +12,7 @@ from msgspec import inspect
 
 from labhub import ChecksumPolicy, ConsumerSyncPolicy, DataBlockPolicy, _native
 from labhub.protocol import codec, messages
-from labhub.protocol.messages import REPLY_TO, TYPE_NAME, ChannelEntry, ErrorCode, EventKind, Message
+from labhub.protocol.messages import REPLY_TO, RIGHT_FOR, TYPE_NAME, ChannelEntry, ErrorCode, EventKind, Message, Right
 from labhub.runtime import ConnectionFile
 
 from . import segment_file
@@ -160,6 +160,8 @@ def type_in_words(kind: inspect.Type) -> str:
 def default_in_words(field: inspect.Field) -> str:
     if field.default_factory is not msgspec.NODEFAULT:
         return json.dumps(field.default_factory())
+    if not field.required and field.default is msgspec.NODEFAULT:
+        return "left out"
     return "—" if field.required else json.dumps(field.default)
 
 
@@ -199,6 +201,13 @@ def test_error_codes_and_events_are_those_of_the_code() -> None:
     assert column(tables(sections(PROTOCOL)["EVENT"])[1], "event") == [k.value for k in EventKind]
 
 
+def test_the_rights_of_the_requests_are_those_of_the_code() -> None:
+    (rights,) = [t for t in tables(sections(PROTOCOL)["4"]) if "right" in t[0]]
+    document = {row["right"].strip("`"): set(re.findall(r"`(\w+_REQ)`", row["needed for"])) for row in rights}
+    code = {right.value: {TYPE_NAME[kind] for kind, r in RIGHT_FOR.items() if r is right} for right in Right}
+    assert document == code
+
+
 def test_the_constants_are_those_of_the_code() -> None:
     document = {row["constant"].strip("`"): row["value"] for row in tables(sections(PROTOCOL)["7"])[0]}
     code = {n: str(v) for n, v in vars(messages).items() if n.isupper() and isinstance(v, int | float)}
@@ -226,12 +235,12 @@ def test_the_policies_have_the_names_that_travel() -> None:
 # -------------------------------------------------------------------------------------------------------- all of them
 
 
-PAGES = [*sorted(SPEC.glob("*.md")), ROOT / "docs" / "README.md", ROOT / "tests" / "vectors" / "README.md"]
+PAGES = [*sorted(SPEC.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "tests" / "vectors" / "README.md"]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_links_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+    for target in re.findall(r"\]\((?!https?://)([^)]+)\)", path.read_text()):
         file, _, anchor = target.partition("#")
         there = (path.parent / file).resolve() if file else path
         assert there.exists(), target

@@ -8,11 +8,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from labhub.datablock.consumer import open_consumer
 from labhub.datablock.location import segment_directory
 from labhub.protocol import codec
+from labhub.protocol.access import Access, Grants
 from labhub.protocol.broker_state import BrokerState, Peer
 from labhub.protocol.messages import REPLY_TO, TYPE_NAME, ErrorCode, EventKind
 from labhub.schema import Schema
@@ -94,10 +96,13 @@ def comparable(frames: list[bytes]) -> list[bytes]:
 @pytest.mark.parametrize("conversation", CONVERSATIONS, ids=[c["name"] for c in CONVERSATIONS])
 def test_the_broker_holds_its_side_of_a_conversation(conversation: dict[str, Any], mark: list[bytes]) -> None:
     segments: dict[str, Any] = {}
+    access = Access(name_of=lambda key: key.removeprefix("key of "))
+    access.rules = msgspec.convert(conversation.get("access", {}), dict[str, Grants])
     quota = QUOTA if "(here 3)" in conversation["name"] else 100
     state = BrokerState(
         probe=lambda r: segments.get(r.shm_name, "unknown"),
         allowed=lambda key: key != "key of stranger",
+        access=access,
         max_channels_per_key=quota,
         max_watches_per_key=quota,
     )

@@ -68,7 +68,7 @@ active proctype producer() {
   do
   :: commit < M ->
     if
-    :: commit - least >= N -> scan()  /* mirrors producer.hpp: if (room() == 0) wait_for_room(p, i) */
+    :: commit - least >= N -> scan()  /* mirrors producer.hpp: if (!has_room()) wait_for_room(p, i) */
     :: else
     fi;
     if

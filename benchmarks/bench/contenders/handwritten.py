@@ -18,7 +18,7 @@ from typing import cast
 import numpy as np
 
 from bench.contender import Contender, Figures, Gate, Place
-from bench.payload import LINE, Slot, blocks, measured, measured_in_batches, rows, values
+from bench.payload import LINE, Slot, blocks, buffer, measured, measured_in_batches, rows, values
 from bench.workload import Workload
 
 COUNTERS = 64
@@ -86,7 +86,7 @@ class Handwritten(Contender):
         with attached(workload, place, create=False) as r:
             gate.start()
             if workload.batch > 1:
-                figures = measured_in_batches(self.read_batches(r, workload, place), workload)
+                figures = measured_in_batches(self.read_batches(r, workload, place), workload, place)
             else:
                 figures = measured(values(self.read(r, workload, place), workload), workload)
             gate.finish()
@@ -150,12 +150,12 @@ class Polling(Handwritten):
 
     def read_batches(self, r: Ring, workload: Workload, place: Place) -> Iterator[Slot]:
         """Copy whole batches."""
-        n, tail = workload.batch, r.tails[place.consumer]
+        n, tail, batch = workload.batch, r.tails[place.consumer], buffer(workload)
         for k in range(0, workload.amount, n):
             while r.head[0] < k + n:
                 os.sched_yield()
             at = k % r.capacity
-            batch = r.array[at : at + n].copy()
+            np.copyto(batch, r.array[at : at + n])
             tail[0] = k + n
             yield batch
 

@@ -12,6 +12,7 @@
 
 #include "labhub/consumer.hpp"
 #include "labhub/producer.hpp"
+#include "verify.hpp"
 
 using namespace labhub;
 
@@ -75,10 +76,7 @@ class Block {  // in batches: the first word of a slot is its number
 };
 
 void verify(const Task& t, std::uint64_t k, const std::uint8_t* slot) {
-  const auto* words = reinterpret_cast<const std::uint64_t*>(slot);
-  std::uint64_t sum = 0;
-  for (std::uint64_t line = 0; line < t.lines(); ++line) sum += words[line * kWords];
-  if (sum != (t.batch > 1 ? k : k % kRows * t.lines()) + t.rest()) {
+  if (sum_of_lines(slot, t.lines()) != (t.batch > 1 ? k : k % kRows * t.lines()) + t.rest()) {
     std::cerr << "slot " << k << " is not what was sent" << std::endl;
     std::exit(1);
   }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bench.contender import Contender, Figures, Gate, Place
-from bench.payload import Slot, blocks, measured, measured_in_batches, rows, values
+from bench.payload import Slot, blocks, buffer, measured, measured_in_batches, rows, values
 from bench.workload import Workload
 from labhub import Schema
 from labhub.datablock.consumer import DataBlockConsumer, open_consumer
@@ -65,14 +65,14 @@ class Labhub(Contender):
             if not lossless:
                 figures = self._observe(consumer, workload)
             elif workload.batch > 1:
-                figures = measured_in_batches(self._arrays(consumer, workload), workload)
+                figures = measured_in_batches(self._arrays(consumer, workload), workload, place)
             else:
                 figures = measured(values(consumer.views(timeout=None), workload), workload)
             gate.finish()
             return figures
 
     def _arrays(self, consumer: DataBlockConsumer, workload: Workload) -> Iterator[Slot]:
-        for batch in consumer.batches(max_slots=workload.batch):
+        for batch in consumer.batches(out=buffer(workload)):
             yield batch.data
 
     def _observe(self, consumer: DataBlockConsumer, workload: Workload) -> Figures:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,16 +13,21 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from labhub.cli.demo.director import Director
+    from labhub.cli.demo.messages import Report
 
 
 def demo(
     seconds: Annotated[float, typer.Option(min=1.0, metavar="SECONDS", help="How long the producers write.")] = 20.0,
+    record: Annotated[
+        Path | None, typer.Option("--record", metavar="STORE", help="Record it all; about 100 MB a second.")
+    ] = None,
 ) -> None:
     """Run a broker, three producers and four readers, each in a process of its own, and account for every slot.
 
     host.sensors carries this machine's sensors, 50 times a second; bio.ppg a recorded photoplethysmogram at its true
     rate, from which the heart rate is computed as it arrives; cam.frames more than 100 frames of 1 MiB a second, read
-    by a lossless recorder and by a deliberately slow display that loses most of them and knows how many.
+    by a lossless recorder and by a deliberately slow display that loses most of them and knows how many. With --record,
+    everything is kept in a Zarr store that xarray opens, and is proven afterwards.
 
     Everything is private to the demo and gone afterwards. Ctrl-C ends it early, with the same table at the end.
 
@@ -34,7 +41,9 @@ def demo(
     for number in INTERRUPTS:
         signal.signal(number, signal.default_int_handler)
     console = Console()
-    with directing() as director:
+    if record is not None and record.exists():
+        raise typer.BadParameter(f"{record} exists, and a recording overwrites nothing; choose another name")
+    with directing(record) as director:
         with console.status("Starting a broker, three producers and four readers ..."):
             director.begin()
         complete = _run(director, console, seconds)
@@ -56,6 +65,24 @@ def _run(director: Director, console: Console, seconds: float) -> bool:
     return complete
 
 
+def _judge_recording(director: Director, console: Console, producers: Mapping[str, Report]) -> list[str]:
+    """Prove the recording, if there is one, and say what is in it; return what is wrong."""
+    if director.store is None or director.recorder is None or director.recorder.report is None:
+        return []
+    from labhub.cli.demo.outcome import misrecorded
+    from labhub.recording import verify
+
+    proof, report = verify(director.store), director.recorder.report
+    missing = f", {report.lost} missing" if report.lost else ""
+    console.print(
+        f"{director.store}: {report.slots} slots recorded{missing}, {proof.n_chunks} signed chunks; look at it with "
+        f'xarray.open_zarr("{director.store}", group="bio.ppg")\n',
+        highlight=False,
+        soft_wrap=True,
+    )
+    return [*misrecorded(producers, report), *proof.damaged]
+
+
 def _conclude(director: Director, console: Console, complete: bool) -> int:
     from labhub.cli.demo.display import counts
     from labhub.cli.demo.outcome import complaints, silences
@@ -68,6 +95,7 @@ def _conclude(director: Director, console: Console, complete: bool) -> int:
             console.print(f"{name}: {report.message}", style="yellow", markup=False, highlight=False)
     wrong = [*complaints(producers, readers)]
     wrong += silences(producers) if complete else []
+    wrong += _judge_recording(director, console, producers)
     wrong += [f"left behind: {path}" for path in director.left_behind()]
     if wrong:
         console.print("\n".join(wrong), style="red", markup=False, highlight=False, soft_wrap=True)

@@ -43,6 +43,8 @@ class Director:
         Private directory for the connection file, the keys and the logs.
     segments : Path
         Private directory for the segments.
+    store : Path or None
+        Where everything is recorded, if it is.
 
     Attributes
     ----------
@@ -50,9 +52,13 @@ class Director:
         The process of the broker, once it was started.
     producers, readers : dict of str to Worker
         By channel, and by reader's name.
+    recorder : Worker or None
+        The process that records.
     """
 
-    def __init__(self, home: Path, segments: Path) -> None:
+    def __init__(self, home: Path, segments: Path, store: Path | None = None) -> None:
+        self.store = store
+        self.recorder: Worker | None = None
         self._home = home
         self._runtime = home / "run"
         self._segments = segments
@@ -86,10 +92,12 @@ class Director:
         with _uninterrupted():
             self.producers = {name: self._spawn("produce", name) for name in SOURCES}
             self.readers = {name: self._spawn("read", name) for name in READERS}
-        workers = [*self.producers.values(), *self.readers.values()]
+            if self.store is not None:
+                self.recorder = self._spawn("record", str(self.store.absolute()))
+        workers = [*self.producers.values(), *self.readers.values(), *self._recorders()]
         self._wait_for("ready", workers, START_TIMEOUT)
-        for producer in self.producers.values():
-            producer.say(GO)
+        for worker in (*self._recorders(), *self.producers.values()):
+            worker.say(GO)
 
     def watch(self, seconds: float, show: Show) -> None:
         """Let it run, and call `show` ten times a second with the time since the start (in seconds)."""
@@ -108,7 +116,7 @@ class Director:
             A process failed or did not come to its end in time.
         """
         # The readers are told last: for them the word means not to dawdle over what is left.
-        for workers in (self.producers.values(), self.readers.values()):
+        for workers in (self.producers.values(), self.readers.values(), self._recorders()):
             for worker in workers:
                 worker.say(STOP)
             self._wait_for("done", list(workers), DRAIN_TIMEOUT)
@@ -124,7 +132,7 @@ class Director:
 
     def end(self) -> None:
         """Close the pipes of every process and wait for it; one that does not leave is killed. Twice is harmless."""
-        for worker in [*self.producers.values(), *self.readers.values()]:
+        for worker in [*self.producers.values(), *self.readers.values(), *self._recorders()]:
             worker.hang_up()
         # The broker last, so that the others can still deregister.
         deadline = time.monotonic() + EXIT_TIMEOUT
@@ -137,10 +145,13 @@ class Director:
 
     def _workers(self) -> list[Worker]:
         broker = [] if self.broker is None else [self.broker]
-        return [*self.producers.values(), *self.readers.values(), *broker]
+        return [*self.producers.values(), *self.readers.values(), *self._recorders(), *broker]
+
+    def _recorders(self) -> list[Worker]:
+        return [] if self.recorder is None else [self.recorder]
 
     def _spawn(self, role: str, name: str) -> Worker:
-        log = self._home / f"{name.replace(' ', '-')}.log"
+        log = self._home / f"{Path(name).name.replace(' ', '-')}.log"
         return Worker(role, name, log, self._environment, self._changed)
 
     def _wait_for(self, state: str, workers: list[Worker], timeout: float) -> None:
@@ -176,7 +187,7 @@ def _uninterrupted() -> Iterator[None]:
 
 
 @contextmanager
-def directing() -> Iterator[Director]:
+def directing(store: Path | None = None) -> Iterator[Director]:
     """A director with private directories; whatever happens inside, no process and no file of it remains."""
     # Beside the segments of everyday use, because that is where shared memory was found to be large enough.
     shared_memory = next(parent for parent in Path(segment_directory()).parents if parent.is_dir())
@@ -184,7 +195,7 @@ def directing() -> Iterator[Director]:
         tempfile.TemporaryDirectory(prefix="labhub-demo-") as home,
         tempfile.TemporaryDirectory(prefix="labhub-demo-", dir=shared_memory) as segments,
     ):
-        director = Director(Path(home), Path(segments))
+        director = Director(Path(home), Path(segments), store)
         try:
             yield director
         finally:

@@ -32,6 +32,13 @@ def complaints(producers: Mapping[str, Report], readers: Mapping[str, Report]) -
             yield f"{channel}, {name}: {report.wrong} slots with wrong content or out of order"
 
 
+def misrecorded(producers: Mapping[str, Report], recorder: Report) -> Iterator[str]:
+    """Say what is wrong with the recording: it must hold every slot that was produced, or say that it is missing."""
+    produced = sum(report.slots for report in producers.values())
+    if recorder.slots + recorder.lost != produced:
+        yield f"recording: {recorder.slots} stored + {recorder.lost} missing, but {produced} produced"
+
+
 def silences(producers: Mapping[str, Report]) -> Iterator[str]:
     """Name the channels on which nothing was produced, whose counts would add up without proving anything."""
     for channel, report in producers.items():

@@ -1,4 +1,4 @@
-"""One process of the demo: ``python -m labhub.cli.demo.worker produce|read NAME``."""
+"""One process of the demo: ``python -m labhub.cli.demo.worker serve|produce|read|record NAME``."""
 
 from __future__ import annotations
 
@@ -125,7 +125,22 @@ def serve(_name: str, control: Control) -> None:
     control.send(Report(state="done"))
 
 
-ROLES: dict[str, Callable[[str, Control], None]] = {"serve": serve, "produce": produce, "read": read}
+def record(store: str, control: Control) -> None:
+    """Record every channel, from before its first slot to its end, into a store of that path."""
+    with connect(BROKER) as hub:
+        for channel in SOURCES:
+            hub.wait_for(channel, timeout=PATIENCE)
+        with hub.record(*SOURCES, store=store, follow=False) as recording:
+            control.send(Report(state="ready"))
+            control.go.wait()
+            while not recording.wait(REPORT_EVERY):
+                status = recording.status
+                control.send(Report(state="running", slots=status.n_slots, lost=status.missing))
+        status = recording.status
+    control.send(Report(state="done", slots=status.stored, lost=status.missing))
+
+
+ROLES: dict[str, Callable[[str, Control], None]] = {"serve": serve, "produce": produce, "read": read, "record": record}
 
 
 def main(role: str, name: str) -> int:

@@ -51,6 +51,8 @@ class BrokerMagics(SessionMagics):
     @magic_arguments()
     @argument("name", nargs="?", default="default", help="name of the broker")
     @argument("--start", action="store_true", help="start it if it does not run")
+    @argument("--endpoint", metavar="E", help="where a broker on another machine listens, as tcp://10.0.0.5:5570")
+    @argument("--public-key", metavar="K", help="its public key, in quotes; this user's own must be enrolled there")
     @line_magic
     @one_line_errors
     def hub_connect(self, line: str) -> Hub:
@@ -58,10 +60,13 @@ class BrokerMagics(SessionMagics):
 
         Examples
         --------
-        ``%hub_connect --start``, or ``lab = %hub_connect beamline``
+        ``%hub_connect --start``, or ``lab = %hub_connect beamline``; a broker on another machine with
+        ``%hub_connect beamline --endpoint tcp://10.0.0.5:5570 --public-key 'KEY'``
         """
         options = parse_argstring(self.hub_connect, line)
-        hub = self.session.hub(options.name, start=options.start)
+        # IPython leaves the quotes in; no key has one.
+        key = options.public_key and options.public_key.strip("'\"")
+        hub = self.session.hub(options.name, options.start, options.endpoint, key)
         assert self.shell is not None  # a magic runs in a shell
         taken = self.shell.user_ns.get("hub")
         if taken is None or isinstance(taken, Hub):

@@ -390,7 +390,7 @@ class Consumer : public Endpoint {
       std::uint64_t run = 1;
       const std::uint64_t nbytes = std::min(headers[k].nbytes, size);
       if (nbytes == size && segment_->stride == size)
-        while (k + run < n && (first + k + run) % segment_->capacity && headers[k + run].nbytes == size) ++run;
+        while (k + run < n && segment_->place(first + k + run) && headers[k + run].nbytes == size) ++run;
       racy_copy(data + k * size, segment_->payload(first + k), run == 1 ? nbytes : run * size);
       LABHUB_FAILPOINT(read_run_copied);
       if (nbytes < size) std::memset(data + k * size + nbytes, 0, size - nbytes);
@@ -431,7 +431,8 @@ class Consumer : public Endpoint {
     to.nbytes = s.nbytes.load(std::memory_order_relaxed);
     to.flags = s.flags.load(std::memory_order_relaxed);
     to.epoch = s.epoch.load(std::memory_order_relaxed);
-    racy_copy(to.checksum, s.checksum, sizeof to.checksum);
+    if (to.flags & 1) racy_copy(to.checksum, s.checksum, sizeof to.checksum);
+    else std::memset(to.checksum, 0, sizeof to.checksum);
   }
 
   void lose(std::uint64_t n) {

@@ -41,6 +41,13 @@ class Producer : public Endpoint {
     return open_slot(p, i);
   }
 
+  // The same if that need not wait; nothing if it would have to.
+  std::optional<std::uint64_t> try_claim() {
+    InUse guard(*this);
+    if (!has_room()) return std::nullopt;
+    return open_slot({}, nullptr);
+  }
+
   std::uint64_t commit(std::uint64_t nbytes, std::int64_t timestamp_ns, const std::uint8_t* checksum) {
     InUse guard(*this);
     if (!claimed_) throw Fault(Code::invalid_argument, "no slot of " + path_ + " is open; claim one first");
@@ -65,11 +72,9 @@ class Producer : public Endpoint {
     return put(data, nbytes, p, timestamp_ns, i);
   }
 
-  // The same if that need not wait; nothing if it would have to.
   std::optional<std::uint64_t> try_write(const std::uint8_t* data, std::uint64_t nbytes, std::int64_t timestamp_ns) {
     InUse guard(*this);
-    if (room() == 0) scan();
-    if (room() == 0) return std::nullopt;
+    if (!has_room()) return std::nullopt;
     return put(data, nbytes, {}, timestamp_ns, nullptr);
   }
 
@@ -182,11 +187,9 @@ class Producer : public Endpoint {
     return used >= segment_->capacity ? 0 : segment_->capacity - used;
   }
 
-  void make_room(const Patience& p, Interrupted i) {
-    if (room() == 0) {
-      scan();
-      if (room() == 0) wait_for_room(p, i);
-    }
+  bool has_room() {
+    if (room() == 0) scan();
+    return room() != 0;
   }
 
   // Leave holes. They take the place of older slots as slots do, so lossless readers must be done with those; once they
@@ -195,7 +198,7 @@ class Producer : public Endpoint {
   void pass_over(std::uint64_t n, const Patience& p, Interrupted i) {
     if (n && claimed_) throw Fault(Code::concurrent, "a slot of " + path_ + " is open; commit or abort it first");
     while (n) {
-      make_room(p, i);
+      if (!has_room()) wait_for_room(p, i);
       const std::uint64_t step = room() == segment_->capacity ? n : std::min(n, room());
       n -= step;
       head_ += step;
@@ -205,7 +208,7 @@ class Producer : public Endpoint {
 
   std::uint64_t open_slot(const Patience& p, Interrupted i) {
     if (claimed_) throw Fault(Code::concurrent, "a slot of " + path_ + " is already open; commit or abort it first");
-    make_room(p, i);
+    if (!has_room()) wait_for_room(p, i);
     LABHUB_FAILPOINT(claim_found_room);
     begin_slot(head_);
     LABHUB_FAILPOINT(claim_odd);

@@ -1,0 +1,217 @@
+"""What a broker and its channels do, for Prometheus. The only place that imports prometheus_client."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from labhub import __version__
+from labhub.broker import BrokerView
+from labhub.datablock.diagnostics import Diagnosis, diagnose
+from labhub.errors import BrokerUnreachable, LabHubError, MissingDependency
+from labhub.hub.channels import directory_of
+from labhub.logs import event
+
+try:
+    from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+    from prometheus_client.registry import Collector
+except ImportError:
+    raise MissingDependency(
+        "metrics need prometheus_client; run: pip install 'labhub[metrics]'", package="prometheus_client"
+    ) from None
+
+if TYPE_CHECKING:
+    from labhub.broker import Registration
+
+logger = logging.getLogger(__name__)
+
+MIN_INTERVAL = 1.0
+"""Whoever asks again sooner than this (in seconds) gets the same numbers: a look costs time, and anybody can ask."""
+
+SWITCH_INTERVAL = 0.0002
+"""In seconds; see `_broker_first`."""
+
+Rows = list[tuple[tuple[str, ...], tuple[float, ...]]]
+"""The labels' values, and a number for each metric that has these labels."""
+
+BROKER = (
+    ("labhub_broker_uptime_seconds", "For how long the broker has been listening.", "uptime_s"),
+    ("labhub_channels", "Registered channels.", "channels"),
+    ("labhub_watches", "Watches for events.", "watches"),
+    ("labhub_registrations_total", "Registrations that were not only refreshed.", "registrations"),
+    ("labhub_events_total", "Events sent to watchers.", "events"),
+    ("labhub_checksum_errors_total", "Slots that were told to be corrupt.", "checksum_errors"),
+    ("labhub_messages_ignored_total", "Messages that could not even be answered.", "ignored"),
+    ("labhub_handshakes_rejected_total", "Connections with a key that is not let in.", "handshakes_rejected"),
+    ("labhub_settings_reads_total", "How often the settings file was read again.", "settings_reads"),
+    ("labhub_settings_refused", "1 while the settings file is broken, and older settings hold.", "settings_refused"),
+)
+"""Name, help, and which of `BrokerView.numbers` it is. A name that ends in ``_total`` is a counter's."""
+
+ANSWERS = ("labhub_broker_answers", "Whether the broker answers.")
+LEFT_OUT = ("labhub_channels_left_out", "Channels too many to have series of their own.")
+DEAD = ("labhub_channels_dead", "Channels whose producer is dead.")
+CONSUMERS = ("labhub_consumers", "Consumers that are registered.")
+REFUSED = ("labhub_requests_refused_total", "Requests answered with an error; label ``code``.")
+
+CHANNEL: tuple[tuple[str, str, Callable[[Diagnosis], float]], ...] = (
+    ("labhub_producer_alive", "Whether a living process holds the producer's lock.", lambda d: d.alive),
+    ("labhub_capacity_slots", "Slots of the ring.", lambda d: d.capacity),
+    (
+        "labhub_last_commit_timestamp_seconds",
+        "Time of the newest slot; 0 for none.",
+        lambda d: d.commit_ns / 1e9,
+    ),
+    ("labhub_slots_committed_total", "Slots committed to this segment.", lambda d: d.head - d.first_seq),
+    ("labhub_written_bytes_total", "Bytes committed.", lambda d: d.counters["bytes_written"]),
+    ("labhub_evictions_total", "Lossless readers evicted.", lambda d: d.counters["evictions"]),
+    ("labhub_takeovers_total", "Producers that took the segment over.", lambda d: d.counters["takeovers"]),
+    ("labhub_writes_blocked_total", "Writes that waited for lossless readers.", lambda d: d.counters["blocked"]),
+    ("labhub_write_blocked_seconds_total", "For how long they waited.", lambda d: d.counters["blocked_ns"] / 1e9),
+    ("labhub_write_timeouts_total", "Writes that waited in vain.", lambda d: d.counters["timeouts"]),
+)
+"""Name, help and value of what each channel has, whose segment is on this machine; label ``channel``."""
+
+READERS: tuple[tuple[str, str, Callable[[list[tuple[int, int]]], float]], ...] = (
+    ("labhub_readers", "Readers that are attached.", len),
+    (
+        "labhub_reader_lag_slots",
+        "Slots that the slowest has still to read.",
+        lambda r: max(lag for lag, _ in r),
+    ),
+    ("labhub_reader_lost_slots", "Slots that those attached now have lost.", lambda r: sum(lost for _, lost in r)),
+)
+"""Name, help and value, of the (lag, lost) of the readers of one kind; labels ``channel`` and ``kind``."""
+
+
+@contextmanager
+def serve(look: Callable[[], BrokerView], address: str, port: int, max_channels: int) -> Iterator[int]:
+    """Serve the metrics of a broker in this process over HTTP, in threads of their own; the port that it is.
+
+    Parameters
+    ----------
+    look : callable
+        `BrokerService.look`.
+    address, port : str, int
+        Where to listen; port 0 is any.
+    max_channels : int
+        So many channels have series of their own, the first ones in the order of their names.
+
+    Raises
+    ------
+    BrokerUnreachable
+        It cannot listen there.
+    """
+    registry = CollectorRegistry()
+    registry.register(BrokerCollector(look, max_channels))
+    ProcessCollector(registry=registry)
+    try:
+        server, thread = start_http_server(port, address, registry)
+    except OSError as error:
+        where = f"http://{address}:{port}"
+        raise BrokerUnreachable(f"metrics cannot be served on {where}: {error.strerror}", endpoint=where) from None
+    endpoint = f"http://{address}:{server.server_port}/metrics"
+    logger.info("metrics are at %s", endpoint, extra=event("metrics_listening", endpoint=endpoint))
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class BrokerCollector(Collector):
+    """Asks the broker in its own thread for what it knows, and looks at the segments in that of whoever asks."""
+
+    def __init__(self, look: Callable[[], BrokerView], max_channels: int) -> None:
+        self._look = look
+        self._max_channels = max_channels
+        self._lock = threading.Lock()
+        self._looked_at = float("-inf")
+        self._of_broker: list[Metric] = []
+        self._of_channels: Rows = []
+        self._of_readers: Rows = []
+
+    def collect(self) -> Iterator[Metric]:
+        """Return all metrics, as of now or of a moment ago."""
+        with self._lock, _broker_first():
+            if time.monotonic() - self._looked_at >= MIN_INTERVAL:
+                self._look_again()
+                self._looked_at = time.monotonic()
+            yield from self._of_broker
+            # One after the other: all samples at once would be enough objects to keep the garbage collector busy.
+            yield from _families([(name, text) for name, text, _ in CHANNEL], ("channel",), self._of_channels)
+            yield from _families([(name, text) for name, text, _ in READERS], ("channel", "kind"), self._of_readers)
+
+    def _look_again(self) -> None:
+        self._of_broker, self._of_channels, self._of_readers = [], [], []
+        self._of_broker.append(InfoMetricFamily("labhub_build", "Which labhub this is.", {"version": __version__}))
+        try:
+            view = self._look()
+        except LabHubError:  # it does not serve yet, or no more
+            self._of_broker.append(_gauge(*ANSWERS, 0))
+            return
+        self._of_broker.append(_gauge(*ANSWERS, 1))
+        with_series = sorted(view.channels, key=lambda entry: entry.channel_name)[: self._max_channels]
+        left_out = len(view.channels) - len(with_series)
+        self._of_broker += [*_broker_families(view), _gauge(*LEFT_OUT, left_out)]
+        for entry in with_series:
+            if (found := _diagnosed(entry)) is not None:
+                self._add(entry.channel_name, found)
+
+    def _add(self, channel: str, found: Diagnosis) -> None:
+        self._of_channels.append(((channel,), tuple(float(value(found)) for _, _, value in CHANNEL)))
+        for kind in ("lossless", "lossy"):
+            if attached := [(r.lag, r.lost) for r in found.readers if r.kind == kind and r.alive]:
+                values = tuple(float(amount(attached)) for _, _, amount in READERS)
+                self._of_readers.append(((channel, kind), values))
+
+
+@contextmanager
+def _broker_first() -> Iterator[None]:
+    """Let the broker's thread, which takes little, wait for this one less long than Python lets threads wait."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _broker_families(view: BrokerView) -> Iterator[Metric]:
+    for name, text, key in BROKER:
+        yield from _families([(name, text)], (), [((), (view.numbers.get(key, 0.0),))])
+    yield _gauge(*DEAD, sum(entry.dead_since is not None for entry in view.channels))
+    yield _gauge(*CONSUMERS, sum(len(entry.consumers) for entry in view.channels))
+    refused: Rows = [((k.removeprefix("refused."),), (n,)) for k, n in view.numbers.items() if k.startswith("refused.")]
+    yield from _families([REFUSED], ("code",), refused)
+
+
+def _families(named: list[tuple[str, str]], labels: tuple[str, ...], rows: Rows) -> Iterator[Metric]:
+    """Return a metric for each name and help, whose samples are the columns of the rows."""
+    for column, (name, text) in enumerate(named):
+        kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+        family = kind(name, text, labels=labels)
+        for of, values in rows:
+            family.add_metric(of, values[column])
+        yield family
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value)
+
+
+def _diagnosed(entry: Registration) -> Diagnosis | None:
+    directory = directory_of(entry.metadata)
+    if directory is None:
+        return None  # another machine's
+    try:
+        return diagnose(entry.shm_name, directory, slots=False)
+    except LabHubError:  # closed a moment ago, or never there
+        return None
