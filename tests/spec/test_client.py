@@ -206,7 +206,7 @@ def test_a_stranger_reads_labhubs_channel(client: BrokerClient) -> None:
         metadata = found["metadata"]
         assert place_of(metadata["shm_dir"]).items() <= metadata.items()
         documented = column(tables(sections(PROTOCOL)["5"])[0], "key")
-        assert set(metadata) == set(re.findall(r"\w+", " ".join(documented)))
+        assert {*metadata, "origin"} == set(re.findall(r"\w+", " ".join(documented)))  # an origin has what was imported
         assert json.loads(metadata["schema"]) == {"dtype": "<u8", "shape": [WORDS], "units": {"value": "V"}}
         assert layout_hash(metadata["schema"]).hex() == found["schema_hash"]
         with SegmentReader(metadata["shm_dir"], found["shm_name"], lossless=True) as reader:

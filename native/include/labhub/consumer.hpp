@@ -85,12 +85,16 @@ class Consumer : public Endpoint {
       const std::uint64_t unread = static_cast<std::uint64_t>(std::max<std::int64_t>(0, behind(head())));
       const std::uint64_t want = std::min({n, unread, segment_->capacity});
       if (want == 0) break;
-      const std::uint64_t bad = copy_valid(first, want, data, headers);
+      bool perforated = false;
+      const std::uint64_t bad = copy_valid(first, want, data, headers, perforated);
       if (lossless_) check_evicted();
       LABHUB_FAILPOINT(read_validated);
-      const std::uint64_t holes = leading(headers, want - bad, true);
-      const std::uint64_t count = leading(headers + holes, want - bad - holes, false);  // the next hole ends a batch
-      keep(holes, count, data, headers, 0);
+      std::uint64_t holes = 0, count = want - bad;
+      if (perforated) {
+        holes = leading(headers, want - bad, true);
+        count = leading(headers + holes, want - bad - holes, false);  // the next hole ends a batch
+        keep(holes, count, data, headers, 0);
+      }
       lose(bad + holes);
       received_ += count;
       advance(first + bad + holes + count);
@@ -115,8 +119,10 @@ class Consumer : public Endpoint {
     const std::uint64_t last = n > h - std::min(first, h) ? h : first + n;
     first = std::max(first, oldest);
     if (first >= last) return {first, 0, 0};
-    const std::uint64_t bad = copy_valid(first, last - first, data, headers);
+    bool perforated = false;
+    const std::uint64_t bad = copy_valid(first, last - first, data, headers, perforated);
     const std::uint64_t valid = last - first - bad;
+    if (!perforated) return {first + bad, valid, 0};
     std::uint64_t count = 0;
     for (std::uint64_t k = 0; k < valid;) {
       k += leading(headers + k, valid - k, true);
@@ -381,11 +387,12 @@ class Consumer : public Endpoint {
     return low;
   }
 
-  // Copy, validate, move the valid ones to the front; how many were clobbered.
-  std::uint64_t copy_valid(std::uint64_t first, std::uint64_t n, std::uint8_t* data, HeaderCopy* headers) const {
+  // Copy, validate, move the valid ones to the front; how many were clobbered. Whether there are holes among them.
+  std::uint64_t copy_valid(std::uint64_t first, std::uint64_t n, std::uint8_t* data, HeaderCopy* headers,
+                           bool& perforated) const {
     const std::uint64_t size = segment_->slot_nbytes;
     const std::uint64_t early = clobbered(first, n);  // no use to copy these
-    for (std::uint64_t k = early; k < n; ++k) copy_header(first + k, headers[k]);
+    for (std::uint64_t k = early; k < n; ++k) perforated |= !copy_header(first + k, headers[k]);
     for (std::uint64_t k = early; k < n;) {  // runs of whole, adjacent slots in one copy
       std::uint64_t run = 1;
       const std::uint64_t nbytes = std::min(headers[k].nbytes, size);
@@ -418,13 +425,13 @@ class Consumer : public Endpoint {
     std::memmove(static_cast<void*>(headers + to), headers + from, run * sizeof *headers);
   }
 
-  void copy_header(std::uint64_t i, HeaderCopy& to) const {
+  bool copy_header(std::uint64_t i, HeaderCopy& to) const {  // false for a hole
     const SlotHeader& s = segment_->slot(i);
     if (s.seq.load(std::memory_order_relaxed) < complete(i)) {  // committed, so nobody will write it any more
       to = HeaderCopy{};
       to.seq = i;
       to.flags = kHole;
-      return;
+      return false;
     }
     to.seq = i;
     to.timestamp_ns = s.timestamp_ns.load(std::memory_order_relaxed);  // all of these are validated by intact()
@@ -433,6 +440,7 @@ class Consumer : public Endpoint {
     to.epoch = s.epoch.load(std::memory_order_relaxed);
     if (to.flags & 1) racy_copy(to.checksum, s.checksum, sizeof to.checksum);
     else std::memset(to.checksum, 0, sizeof to.checksum);
+    return true;
   }
 
   void lose(std::uint64_t n) {
