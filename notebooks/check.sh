@@ -4,8 +4,8 @@ set -eu
 cd "$(dirname "$0")"
 base=$(mktemp -d "/dev/shm/labhub-notebooks.XXXXXX")
 trap 'rm -rf "$base"' EXIT
-mkdir -m 700 "$base/shm" "$base/run" "$base/data"
-export LABHUB_SHM_DIR="$base/shm" LABHUB_RUNTIME_DIR="$base/run" LABHUB_DATA_DIR="$base/data"
+mkdir -m 700 "$base/shm" "$base/run" "$base/data" "$base/config"
+export LABHUB_SHM_DIR="$base/shm" LABHUB_RUNTIME_DIR="$base/run" LABHUB_DATA_DIR="$base/data" LABHUB_CONFIG_DIR="$base/config"
 # The plot style of whoever runs this must not matter.
 export MPLCONFIGDIR="$base/data"
 

@@ -15,7 +15,7 @@ from labhub.hub import stop_broker
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-OURS = ("LABHUB_SHM_DIR", "LABHUB_RUNTIME_DIR", "LABHUB_DATA_DIR")
+OURS = ("LABHUB_SHM_DIR", "LABHUB_RUNTIME_DIR", "LABHUB_DATA_DIR", "LABHUB_CONFIG_DIR")
 # Settings of the user would change what the pages look like.
 OTHERS = ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR")
 

@@ -95,7 +95,7 @@ class DataBlockConsumer:
         until_gone : bool
             Raise `ProducerGone` as soon as the producer has died and everything is read, instead of waiting for another
             producer to take over.
-        out : ndarray of shape (n_slots, *slot_shape), optional
+        out : ndarray of shape (n_slots, ...), optional
             Read into this array over and over instead of new memory for each batch: for large slots at high rates, as
             it stays in the caches. `Batch.data` is a part of it, so each batch overwrites the one before.
 

@@ -140,7 +140,7 @@ class DataBlockProducer(_native.Writer):
 
         Parameters
         ----------
-        data : ndarray of shape (n_slots, *slot_shape)
+        data : ndarray of shape (n_slots, ...)
             The slots; any C-contiguous buffer of as many bytes will do.
         headers : ndarray of shape (n_slots,)
             Their headers, of dtype `SLOT_HEADER`, with rising seqs; the epoch is this producer's own.

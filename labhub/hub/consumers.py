@@ -89,7 +89,7 @@ class Consumer:
             End after so many slots.
         progress : bool
             Show a progress bar, with the number of lost slots; it closes with the iteration, interrupted or not.
-        out : ndarray of shape (n_slots, *slot_shape), optional
+        out : ndarray of shape (n_slots, ...), optional
             Read into this array over and over instead of new memory for each batch: for large slots at high rates, as
             it stays in the caches. `Batch.data` is a part of it, so each batch overwrites the one before.
 

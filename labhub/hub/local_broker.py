@@ -52,7 +52,7 @@ def named_broker(
     on_ready : callable, optional
         Called as ``on_ready(endpoint, public_key)`` once it listens.
     config : Path, optional
-        Its settings file, which it follows; that of `labhub.settings.settings_path` unless given, if it is there.
+        Its settings file, which it follows; that of ``labhub.settings.settings_path`` unless given, if it is there.
     metrics_port : int, optional
         Port of its Prometheus endpoint, 0 for any; as its settings say unless given.
 

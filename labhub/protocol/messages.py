@@ -40,7 +40,7 @@ class ErrorCode(StrEnum):
     QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
     """This client has registered as many channels, or has as many watches, as one key may."""
     ACCESS_DENIED = "ACCESS_DENIED"
-    """The access rules do not give the client's key the right that the request needs; `Error.details` says which."""
+    """The access rules do not give the client's key the right that the request needs; ``Error.details`` says which."""
 
 
 class Right(StrEnum):
