@@ -33,7 +33,8 @@ def types() -> dict[str, str]:
 
 def errors() -> set[str]:
     """Return the names of all classes of errors."""
-    return {name for name, value in vars(labhub.errors).items() if getattr(value, "__module__", "") == "labhub.errors"}
+    found = vars(labhub.errors).items()
+    return {name for name, value in found if isinstance(value, type) and value.__module__ == "labhub.errors"}
 
 
 def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: Element) -> Element | None:
