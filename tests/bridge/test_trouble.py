@@ -75,7 +75,7 @@ def test_a_machine_dies_and_another_one_is_what_it_was(stack, private_dirs, endp
 
 def test_a_network_that_cannot_keep_up_costs_slots_and_not_the_producer(endpoint, machines, wait_until) -> None:
     lab, office = machines
-    lab.join(exports="*", listen=endpoint, site="lab", buffer_nbytes=1 << 20)
+    lab.join(exports="*", listen=endpoint, site="lab", buffer_nbytes=4 << 20)
     office.join(imports="*", connect=endpoint, site="office")
     lab("produce('x', 100)")
     assert office("read('x', 100)") == [0, 100, 0, 100]
@@ -89,7 +89,7 @@ def test_a_network_that_cannot_keep_up_costs_slots_and_not_the_producer(endpoint
         assert state == "network cannot keep up"
         export = lab("status()")["exports"][0]
         assert export["lost"] > 0
-        assert export["backlog_nbytes"] <= 1 << 20
+        assert export["backlog_nbytes"] <= 4 << 20
     finally:
         office.signal(signal.SIGCONT)
     total = 100 + written
