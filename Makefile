@@ -14,7 +14,7 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.built  ## real sensors, a heartbeat and a camera-sized stream, live in this terminal
-	$(VENV)/bin/labhub demo --seconds $(SECONDS_OF_DEMO)
+	$(VENV)/bin/labhub demo --seconds $(SECONDS_OF_DEMO) $(DEMO_FLAGS)
 
 test:  ## every test, notebooks included, in a fresh environment
 	rm -rf $(TEST_VENV)
