@@ -55,6 +55,8 @@ def replay(
             ) as running,
             Live(console=console, auto_refresh=False, transient=True) as live,
         ):
+            if pace is None:
+                console.print(f"waiting for a reader of each of: {', '.join(running.channels)}", highlight=False)
             while not ending.asked and not running.wait(LOOK_INTERVAL):
                 status = running.status
                 if console.is_terminal:

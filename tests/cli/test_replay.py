@@ -23,12 +23,14 @@ def test_a_table_is_replayed_to_its_end(table, labhub):
 
 
 def test_as_fast_as_its_readers(table):
-    process = subprocess.Popen([*COMMAND, "replay", table, "--speed", "max", "--name", "t"], stdout=subprocess.PIPE)
+    command = [*COMMAND, "replay", table, "--speed", "max", "--name", "t"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with connect() as hub:
         hub.wait_for("t", timeout=30)
         with hub.consumer("t", mode="lossless", start="oldest") as c:
             values = [v for b in c.batches(timeout=30, total=10) for v in b.data["inside"]]
-    out, _ = process.communicate(timeout=60)
+    out, hint = process.communicate(timeout=60)
+    assert hint == b"waiting for a reader of each of: t\n"
     assert values == list(range(20, 30))
     assert out == b"t: 10 of 10 slots replayed\n"
 
