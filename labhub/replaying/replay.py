@@ -121,7 +121,7 @@ class Replay:
         self._total = sum(track.n_slots for track in tracks)
         self._written = dict.fromkeys(self.channels, 0)
         self._behind = 0.0
-        self._waiting = 0
+        self._waiting: set[str] = set()
         self._error: LabHubError | None = None
         self._stop = threading.Event()
         self._pid = os.getpid()
@@ -210,10 +210,10 @@ class Replay:
             self._error = error
 
     def _wait_for_reader(self, producer: Producer) -> None:
-        self._waiting += 1
+        self._waiting.add(producer.channel)
         while not self._stop.is_set() and not producer.stats()["consumers"]:
             self._stop.wait(POLL)
-        self._waiting -= 1
+        self._waiting.discard(producer.channel)
 
     def _late(self, timestamp_ns: int) -> bool:
         """Wait until a slot is due; whether the replay is to end instead."""
