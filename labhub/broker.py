@@ -22,8 +22,9 @@ from labhub.protocol.access import Access
 from labhub.protocol.broker_state import BrokerState, Outgoing, Peer
 from labhub.protocol.registry import ChannelRegistry, Registration
 from labhub.settings import SettingsFile
-from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, load_key
+from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, KeyPair, load_key
 from labhub.transport.enrolled import AllowList
+from labhub.transport.room import wake_descriptor
 from labhub.transport.router import Router
 
 __all__ = ["DEFAULT_ENDPOINT", "BrokerConfig", "BrokerService", "ChannelRegistry", "Registration"]
@@ -113,7 +114,7 @@ class BrokerService:
         self._stop = threading.Event()
         # So that nobody writes to a descriptor that was closed, and is perhaps another file's; signals come in between.
         self._gate = threading.RLock()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wake = -1  # while it does not listen
         self._state: BrokerState | None = None
         self._access = Access()
         self._looks: queue.SimpleQueue[Future[BrokerView]] = queue.SimpleQueue()
@@ -132,6 +133,8 @@ class BrokerService:
             If a key file is unusable, or the self-test lets a stranger in.
         InvalidArgument
             If the configuration makes no sense, or the broker was started before.
+        SegmentSpaceError
+            If there are too few open files, or too little address space.
         """
         self._listen()
         self._thread = threading.Thread(target=self._serve, name="labhub-broker", daemon=True)
@@ -175,7 +178,7 @@ class BrokerService:
         future: Future[BrokerView] = Future()
         self._looks.put(future)
         if not self._wake_up():
-            raise ClosedError("this broker was stopped")
+            raise ClosedError("this broker does not serve")
         try:
             return future.result(timeout)
         except TimeoutError:
@@ -203,6 +206,15 @@ class BrokerService:
                 "first, or listen on tcp://127.0.0.1:5570"
             )
         key = load_key(SERVER_KEY) if config.use_curve else None
+        self._wake = wake_descriptor()
+        try:
+            self._open(key, allowed)
+        except BaseException:
+            self._close()
+            raise
+
+    def _open(self, key: KeyPair | None, allowed: AllowList) -> None:
+        config = self.config
         self._router = self._bind(lambda endpoint: Router(endpoint, key, allowed, self_test=config.allow != "any"))
         self._state = BrokerState(
             probe=lambda r: liveness.judge(r.shm_name, r.metadata),
@@ -219,6 +231,15 @@ class BrokerService:
         logger.info("listening on %s", self.endpoint, extra=facts)
         if config.on_ready is not None:
             config.on_ready(self.endpoint, self.public_key)
+
+    def _close(self) -> None:
+        if self._router is not None:
+            self._router.close()
+        if self._state is not None:
+            self._state.close(time.monotonic())
+        with self._gate:
+            os.close(self._wake)
+            self._wake = -1
 
     def _bind(self, bind: Callable[[str], Router]) -> Router:
         try:
@@ -243,11 +264,7 @@ class BrokerService:
                     self._follow_settings(state)
                     self._send(router, state.tick(now))
         finally:
-            router.close()
-            state.close(time.monotonic())
-            with self._gate:
-                os.close(self._wake)
-                self._wake = -1
+            self._close()
             while not self._looks.empty():
                 self._looks.get_nowait().set_exception(ClosedError("this broker was stopped"))
             logger.info("stopped listening on %s", self.endpoint, extra=event("broker_stopped", endpoint=self.endpoint))

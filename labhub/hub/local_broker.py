@@ -14,7 +14,14 @@ from pathlib import Path
 
 from labhub import runtime
 from labhub.broker import DEFAULT_ENDPOINT, BrokerConfig, BrokerService
-from labhub.errors import AuthenticationError, BrokerUnreachable, InvalidSettings, LabHubError, TimeoutExpired
+from labhub.errors import (
+    AuthenticationError,
+    BrokerUnreachable,
+    InvalidSettings,
+    LabHubError,
+    TimeoutExpired,
+    raise_if_exhausted,
+)
 from labhub.hub.holder import describe_process, is_kernel
 from labhub.messenger import Messenger
 from labhub.names import check_name
@@ -183,7 +190,7 @@ def start_broker(
         A key file is unusable.
     InvalidName, SegmentAccessError, SegmentSpaceError
         The name cannot be one, the runtime directory or the one for keys and logs is not private, or there is no room
-        for a key.
+        for a key or a process.
     """
     check_name(name, "broker")
     if running := _not_dying(name):
@@ -193,20 +200,17 @@ def start_broker(
     for key in (CLIENT_KEY, SERVER_KEY):
         load_key(key)
     log = private_directory(data_directory()) / f"broker-{name}.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "labhub.cli", "broker", "run", "--name", name),
-                *(() if endpoint is None else ("--listen", endpoint)),
-                *(() if config is None else ("--config", str(file.path))),
-                *(() if metrics_port is None else ("--metrics-port", str(metrics_port))),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            # Out of reach of this terminal's Ctrl-C and of a kernel's interrupt.
-            start_new_session=True,
-        )
+    words = [
+        *("--name", name),
+        *(() if endpoint is None else ("--listen", endpoint)),
+        *(() if config is None else ("--config", str(file.path))),
+        *(() if metrics_port is None else ("--metrics-port", str(metrics_port))),
+    ]
+    try:
+        process = _launched(words, log)
+    except OSError as error:
+        raise_if_exhausted(error, f"cannot start the broker {name!r}")
+        raise
     # So that it does not stay behind as a zombie when it ends before this process does.
     reaper = threading.Thread(target=process.wait, name="labhub-broker-reaper", daemon=True)
     reaper.start()
@@ -223,6 +227,18 @@ def start_broker(
         process.terminate()
         reaper.join(timeout)
     return running
+
+
+def _launched(words: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Run the broker's command, with what it says in a log, out of reach of Ctrl-C and of a kernel's interrupt."""
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "labhub.cli", "broker", "run", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
 
 def _not_dying(name: str) -> ConnectionFile | None:

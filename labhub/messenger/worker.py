@@ -19,6 +19,7 @@ from labhub.protocol.client_state import ClientState, Done, Sink
 from labhub.protocol.messages import Message, WatchReq
 from labhub.transport.curve import KeyPair
 from labhub.transport.dealer import Dealer
+from labhub.transport.room import wake_descriptor
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Worker:
         self._seen: tuple[Status, float] = (self.status, time.monotonic())
         self._reached = 1 if self.status == "connected" else 0
         self._stopping = False
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wake = wake_descriptor()
         # So that nobody hands work to a worker that has ended; the garbage collector may do so in mid-hand-over.
         self._gate = threading.RLock()
         self._thread = threading.Thread(target=self._run, name="labhub-messenger", daemon=True)

@@ -1,4 +1,7 @@
-"""Room for a libzmq context, asked for before one is made: where there is none, libzmq ends the whole process."""
+"""Room for a libzmq context, asked for before one is made: where there is none, libzmq ends the whole process.
+
+And the descriptor by which one thread wakes another that polls the sockets of one.
+"""
 
 from __future__ import annotations
 
@@ -37,3 +40,12 @@ def require_room() -> None:
     finally:
         for descriptor in taken:
             os.close(descriptor)
+
+
+def wake_descriptor() -> int:
+    """Return a new eventfd for a poll; raises as `require_room`."""
+    try:
+        return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    except OSError as error:
+        raise_if_exhausted(error, "there is no room for a connection to a broker")
+        raise

@@ -251,6 +251,43 @@ def test_10_no_more_open_files_or_address_space_for_a_client(fault: Fault) -> No
         assert client.end() == 0
 
 
+SERVICE = """
+import resource, os
+from labhub import BrokerConfig, BrokerService
+from labhub.errors import SegmentSpaceError
+from labhub.hub import start_broker
+def opened(): return sorted(os.listdir("/proc/self/fd"))
+def serve():
+    with BrokerService(BrokerConfig("tcp://127.0.0.1:0")): pass
+def refused(attempt, limits):
+    for limit in limits:
+        before = opened()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, 4096))
+        try:
+            attempt()
+        except SegmentSpaceError as error:
+            assert "ulimit" in str(error), error
+            yield error
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+        assert opened() == before
+serve()  # so that everything is loaded
+first = os.open("/dev/null", os.O_RDONLY)
+print(len(list(refused(serve, range(first, first + 40)))), len(list(refused(start_broker, [first + 1]))))
+"""
+
+
+@pytest.mark.fault(10)
+def test_10_no_more_open_files_for_a_broker(fault: Fault) -> None:
+    done = subprocess.run([sys.executable, "-c", SERVICE], capture_output=True, text=True, timeout=60)
+    with fault.round():
+        assert done.returncode == 0, done.stderr
+        inside, outside = map(int, done.stdout.split())
+        assert inside >= 20
+        assert outside == 1
+        fault.happened(inside + outside)
+
+
 @pytest.mark.fault(10, full=5)
 def test_10_broker_out_of_open_files(fault: Fault) -> None:
     with elsewhere(BROKER) as broker, connect() as hub, hub.producer("x", like=1.0) as p:
