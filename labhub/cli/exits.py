@@ -7,9 +7,9 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
-from typing import Any
+from typing import Any, NoReturn
 
 from labhub.errors import AuthenticationError, BrokerUnreachable, ChannelNotFound, LabHubError, SegmentAccessError
 
@@ -30,6 +30,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     NOT_FOUND = 3
     REFUSED = 4
+    INTERRUPTED = 130
 
 
 def exit_code(error: Exception) -> ExitCode:
@@ -50,6 +51,18 @@ def run(app: Callable[..., object], name: str = "labhub") -> None:
     except (LabHubError, OSError) as error:
         sys.stderr.write(f"labhub: {' '.join(str(error).split())}\n")
         sys.exit(exit_code(error))
+    except SystemExit as end:
+        if end.code == ExitCode.INTERRUPTED:
+            _leave(ExitCode.INTERRUPTED)
+        raise
+
+
+def _leave(code: int) -> NoReturn:
+    """End at once: of native objects in threads that an interrupt has left behind the interpreter's end complains."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -45,6 +46,17 @@ def test_it_records_until_it_is_ended(producer, store, wait_until, end):
     assert json.loads(out)["stored"] == 100
     assert json.loads(out)["stores"] == [str(store)]
     assert xr.open_zarr(store, group="pump", chunks=None)["value"].values.tolist() == list(range(100))
+
+
+def test_impatience_ends_it_without_a_complaint(producer, store, wait_until):
+    process = start("pump", "-o", store)
+    wait_until(lambda: producer.stats()["consumers"] == 1, 30)
+    for _ in range(3):  # to ask for an end, to interrupt the wait for the next look, and the end in order
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.02)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, b"", b"")
 
 
 def test_a_line_that_is_typed_becomes_a_marker(producer, store, wait_until):
