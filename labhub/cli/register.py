@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from labhub.cli.ending import Ending
 from labhub.errors import BrokerUnreachable, ChannelNotFound, InvalidArgument, ProducerGone, SchemaMismatch
 
 if TYPE_CHECKING:
@@ -16,6 +21,7 @@ if TYPE_CHECKING:
     from labhub.schema import Schema
 
 TIMEOUT = 5.0  # for the broker's answers, in seconds
+LOOK_INTERVAL = 0.5  # of looks whether the producer goes on, in seconds
 
 
 def register(
@@ -35,11 +41,14 @@ def register(
     ] = "",
     align: Annotated[bool, typer.Option("--align", help="Lay the fields out as a C++ compiler does.")] = False,
     broker: Annotated[str, typer.Option("--broker", "-b", metavar="NAME", help="Name of the broker.")] = "default",
+    stay: Annotated[
+        bool, typer.Option("--stay", help="Stay until its producer ends, and register it again with each new broker.")
+    ] = False,
 ) -> None:
     """Register the segment of a running producer that does not speak to the broker itself.
 
     The segment is checked first: its producer must live, and its slots must have the size of the schema. The channel
-    vanishes with its producer. After a restart of the broker, register it again.
+    vanishes with its producer. A broker that is restarted does not know it any more, except with --stay.
     """
     from labhub.datablock.diagnostics import diagnose
     from labhub.datablock.location import segment_directory
@@ -54,8 +63,13 @@ def register(
             channel=channel,
         ) from None
     require_match(found, declared, dtype_text=schema)
-    announce(broker, directory, found, declared)
-    typer.echo(f"channel {channel!r} registered: pid {found.pid}, {found.capacity} slots of {found.slot_nbytes} bytes")
+    with Ending() as ending, announced(broker, directory, found, declared):
+        typer.echo(
+            f"channel {channel!r} registered: pid {found.pid}, {found.capacity} slots of {found.slot_nbytes} bytes"
+        )
+        sys.stdout.flush()
+        while stay and not ending.asked and _goes_on(found, directory):
+            time.sleep(LOOK_INTERVAL)
 
 
 def parse_schema(text: str, *, units: str = "", align: bool = False) -> Schema:
@@ -146,15 +160,30 @@ def metadata_of(found: Diagnosis, declared: Schema, directory: str) -> dict[str,
     } | place_of(directory)
 
 
-def announce(broker: str, directory: str, found: Diagnosis, declared: Schema) -> None:
-    """Register a segment for its producer, and wait for the broker's answer."""
+def _goes_on(found: Diagnosis, directory: str) -> bool:
+    """Whether the producer that was found still writes that segment."""
+    from labhub.datablock.diagnostics import diagnose
+
+    try:
+        now = diagnose(found.name, directory)
+    except ChannelNotFound:
+        return False
+    return now.alive and not now.closed and (now.pid, now.instance_id) == (found.pid, found.instance_id)
+
+
+@contextmanager
+def announced(broker: str, directory: str, found: Diagnosis, declared: Schema) -> Iterator[None]:
+    """Register a segment for its producer, wait for the broker's answer, and keep it registered while inside.
+
+    It stays registered with the broker of the end.
+    """
     from labhub.hub.directory import SCHEMA_VERSION
-    from labhub.hub.local_broker import running_broker
+    from labhub.hub.local_broker import broker_place, running_broker
     from labhub.messenger import Messenger, ProducerInfo
 
     place = running_broker(broker)
     with Messenger() as messenger:
-        if not messenger.connect(place.endpoint, place.public_key):
+        if not messenger.connect(place.endpoint, place.public_key, resolve=lambda: broker_place(broker)):
             raise BrokerUnreachable(f"the broker {broker!r} does not answer", endpoint=place.endpoint)
         info = ProducerInfo(
             shm_name=found.name,
@@ -169,3 +198,4 @@ def announce(broker: str, directory: str, found: Diagnosis, declared: Schema) ->
             raise BrokerUnreachable(
                 f"the broker {broker!r} did not confirm {found.name!r} within {TIMEOUT:g} s", endpoint=place.endpoint
             ) from None
+        yield

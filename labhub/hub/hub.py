@@ -13,7 +13,6 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from labhub import runtime
 from labhub.datablock.config import Checksum, checksum_policy_of, nanoseconds
 from labhub.datablock.consumer import Mode, Start
 from labhub.datablock.location import free_nbytes, segment_directory
@@ -23,7 +22,7 @@ from labhub.hub.channels import Channel, ChannelInfo
 from labhub.hub.consumers import Attached, Consumer
 from labhub.hub.directory import Directory
 from labhub.hub.lease import WITHDRAW_TIMEOUT, Lease
-from labhub.hub.local_broker import running_broker, settings_error, start_broker
+from labhub.hub.local_broker import broker_place, running_broker, settings_error, start_broker
 from labhub.hub.producers import Producer, Wanted, announce_replacement
 from labhub.hub.status import ConsumerStatus, HubStatus, ProducerStatus
 from labhub.hub.watching import Watch
@@ -106,18 +105,13 @@ def _connected(name: str, start: bool, given: tuple[str, str] | None, timeout: f
     else:
         place = given
     messenger = Messenger()
-    if not messenger.connect(*place, timeout=timeout, resolve=None if given else lambda: _where(name)):
+    if not messenger.connect(*place, timeout=timeout, resolve=None if given else lambda: broker_place(name)):
         raise BrokerUnreachable(
             f"the broker {name!r} does not answer at {place[0]} within {timeout:g} s; is it still running? "
             "`labhub broker status` shows what is known of it",
             endpoint=place[0],
         )
     return messenger
-
-
-def _where(name: str) -> tuple[str, str] | None:
-    found = runtime.find_live(name)
-    return None if found is None else (found.endpoint, found.public_key)
 
 
 class Hub:

@@ -284,6 +284,12 @@ def running_broker(name: str = "default") -> ConnectionFile:
     )
 
 
+def broker_place(name: str) -> tuple[str, str] | None:
+    """Endpoint and public key of the broker of that name; None if none runs."""
+    found = runtime.find_live(name)
+    return None if found is None else (found.endpoint, found.public_key)
+
+
 def stop_broker(name: str = "default", timeout: float = 15.0) -> ConnectionFile:
     """Stop a broker, and wait until it has removed what dead producers left behind. Live channels go on.
 

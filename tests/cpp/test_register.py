@@ -14,7 +14,7 @@ from labhub.datablock.diagnostics import diagnose
 from labhub.datablock.location import segment_directory
 from labhub.datablock.producer import open_producer
 from labhub.errors import IncompatibleSegment, InvalidArgument, SchemaMismatch
-from labhub.hub import connect
+from labhub.hub import connect, start_broker, stop_broker
 from tests.cpp.conftest import run
 from tests.faults.children import Child
 
@@ -104,6 +104,22 @@ def test_a_registered_channel_is_found_and_read(broker) -> None:
             assert next(c.batches(timeout=5)).data.tolist() == [(0.0, 0.0)]
     finally:
         producer.close()
+
+
+def test_one_that_stays_tells_the_next_broker_and_ends_with_the_producer(broker, wait_until) -> None:
+    producer = undeclared(12)
+    command = [sys.executable, "-m", "labhub.cli", "register", "x", "--schema", FIELDS, "--stay"]
+    with connect() as hub, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as staying:
+        try:
+            hub.wait_for("x", 30)
+            stop_broker()
+            start_broker(endpoint="tcp://127.0.0.1:0")
+            assert hub.wait_for("x", 30).units == {}
+            assert staying.poll() is None
+        finally:
+            producer.close()
+        assert staying.wait(30) == 0
+        wait_until(lambda: hub.channels() == [], 30)
 
 
 def refused(code: int, message: str, *words: str) -> None:
