@@ -17,10 +17,6 @@ from labhub.datablock.batch import SLOT_HEADER, Batch
 from labhub.datablock.checksums import Findings
 from labhub.datablock.config import (
     ChecksumPolicy,
-    ConsumerSyncPolicy,
-    DataBlockConfig,
-    capacity_of,
-    checksum_policy_of,
     nanoseconds,
     nanoseconds_from_ms,
 )
@@ -545,61 +541,3 @@ def open_consumer(
         busy_poll=busy_poll,
     )
     return DataBlockConsumer(native, name, schema or Schema.raw(native.slot_nbytes), mode)
-
-
-def find_datablock_consumer(
-    shm_name: str, shared_secret: int, config: DataBlockConfig | None = None
-) -> DataBlockConsumer:
-    """Attach to a segment (reference level).
-
-    It reads as the segment's `ConsumerSyncPolicy` says: the newest slot under LATEST_ONLY, else every slot, beginning
-    with the oldest that is still there.
-
-    Parameters
-    ----------
-    shm_name : str
-        Name of the segment.
-    shared_secret : int
-        Must match the producer's; 0 asks for none.
-    config : DataBlockConfig, optional
-        Its fields that are not None must match the segment.
-
-    Returns
-    -------
-    DataBlockConsumer
-
-    Raises
-    ------
-    ChannelNotFound, ChannelBusy, SegmentTokenMismatch, SegmentAccessError, IncompatibleSegment, InvalidName
-
-    Examples
-    --------
-    >>> producer = labhub.create_datablock_producer("raw", labhub.DataBlockPolicy.SINGLE)
-    >>> consumer = find_datablock_consumer("raw", shared_secret=0)
-    >>> seq = producer.write(b"1013.2")
-    >>> handle = consumer.acquire_consume_slot(timeout_ms=1000)
-    >>> handle.read(6)
-    b'1013.2'
-    >>> handle.release()
-    """
-    directory = segment_directory()
-    config = config or DataBlockConfig()
-    report = _native.probe(directory, check_name(shm_name, "segment"))
-    latest = report["sync_policy"] == ConsumerSyncPolicy.LATEST_ONLY
-    capacity = config.ring_buffer_capacity
-    native = _native.Consumer(
-        directory,
-        shm_name,
-        lossless=not latest,
-        start=_native.START_LAST if latest else _native.START_OLDEST,
-        shared_secret=shared_secret or config.shared_secret or 0,
-        capacity=capacity if config.policy is None or capacity is None else capacity_of(config.policy, capacity),
-        slot_nbytes=config.logical_unit_size,
-        policy=config.policy,
-        sync_policy=config.consumer_sync_policy,
-        checksum_policy=None if config.checksum_policy is None else checksum_policy_of(config.checksum_policy),
-    )
-    return DataBlockConsumer(native, shm_name, Schema.raw(native.slot_nbytes), "latest" if latest else "lossless")
-
-
-find_datablock_consumer_impl = find_datablock_consumer

@@ -16,9 +16,7 @@ from labhub.datablock.config import (
     Checksum,
     ChecksumPolicy,
     ConsumerSyncPolicy,
-    DataBlockConfig,
     DataBlockPolicy,
-    capacity_of,
     checked_count,
     checksum_policy_of,
     nanoseconds,
@@ -411,7 +409,7 @@ def open_producer(
     check_name(name)
     directory = segment_directory() if directory is None else directory
     n = default_capacity(schema.slot_nbytes, directory) if capacity is None else checked_count("capacity", capacity)
-    return _open(
+    return open_native(
         name,
         schema,
         directory,
@@ -427,63 +425,7 @@ def open_producer(
     )
 
 
-def create_datablock_producer(
-    name: str, policy: DataBlockPolicy, config: DataBlockConfig | None = None, schema: Schema | None = None
-) -> DataBlockProducer:
-    """Create the segment of a channel (reference level).
-
-    Parameters
-    ----------
-    name : str
-        Name of the segment.
-    policy : DataBlockPolicy
-        How many slots it has.
-    config : DataBlockConfig, optional
-        Everything else.
-    schema : Schema, optional
-        What one slot looks like; raw bytes unless given.
-
-    Returns
-    -------
-    DataBlockProducer
-
-    Raises
-    ------
-    ChannelBusy, InvalidName, InvalidArgument, IncompatibleSegment, SegmentAccessError, SegmentSpaceError
-
-    Examples
-    --------
-    >>> producer = create_datablock_producer("raw", DataBlockPolicy.DOUBLE_BUFFER)
-    >>> handle = producer.acquire_write_slot(timeout_ms=100)
-    >>> handle.write(b"1013.2")
-    >>> handle.commit(6)
-    >>> producer.release_write_slot(handle)
-    >>> producer.next_seq
-    1
-    """
-    check_name(name, "segment")
-    config = config or DataBlockConfig()
-    policy = DataBlockPolicy(policy)
-    if config.policy not in (None, policy):
-        raise InvalidArgument(f"the policy is {policy.name}, but config.policy is {config.policy!r}; give one of them")
-    schema = schema or Schema.raw(checked_count("logical_unit_size", config.slot_nbytes))
-    sync = config.consumer_sync_policy
-    return _open(
-        name,
-        schema,
-        segment_directory(),
-        capacity=capacity_of(policy, config.ring_buffer_capacity),
-        page_nbytes=config.page_nbytes,
-        shared_secret=config.shared_secret or 0,
-        policy=policy,
-        sync_policy=ConsumerSyncPolicy.LATEST_ONLY if sync is None else ConsumerSyncPolicy(sync),
-        checksum_policy=checksum_policy_of(config.checksum_policy or ChecksumPolicy.NONE),
-        timeout=None,
-        evict_after=None,
-    )
-
-
-def _open(
+def open_native(
     name: str,
     schema: Schema,
     directory: str,
@@ -498,6 +440,7 @@ def _open(
     evict_after: float | None,
     first_seq: int = 0,
 ) -> DataBlockProducer:
+    """Open a producer by what the segment's header says; raises as `open_producer`."""
     nanoseconds(timeout)
     nanoseconds(evict_after, "evict_after")  # refuse bad ones before anything is created
     native = _native.Producer(
@@ -530,6 +473,3 @@ def _checked_secret(secret: object) -> int:
     if isinstance(secret, bool) or not isinstance(secret, int) or not 0 <= secret < 2**64:
         raise InvalidArgument("shared_secret is a whole number of 64 bits, 0 for none")
     return secret
-
-
-create_datablock_producer_impl = create_datablock_producer

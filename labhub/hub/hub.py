@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 import weakref
@@ -17,12 +16,12 @@ from labhub.datablock.config import Checksum, checksum_policy_of, nanoseconds
 from labhub.datablock.consumer import Mode, Start
 from labhub.datablock.location import free_nbytes, segment_directory
 from labhub.datablock.producer import DataBlockProducer, Lossless
-from labhub.errors import BrokerUnreachable, ClosedError, ForkedProcessError, InvalidArgument, MissingDependency
+from labhub.errors import ClosedError, ForkedProcessError, InvalidArgument, MissingDependency
 from labhub.hub.channels import Channel, ChannelInfo
 from labhub.hub.consumers import Attached, Consumer
 from labhub.hub.directory import Directory
 from labhub.hub.lease import WITHDRAW_TIMEOUT, Lease
-from labhub.hub.local_broker import broker_place, running_broker, settings_error, start_broker
+from labhub.hub.local_broker import settings_error
 from labhub.hub.producers import Producer, Wanted, announce_replacement
 from labhub.hub.status import ConsumerStatus, HubStatus, ProducerStatus
 from labhub.hub.watching import Watch
@@ -34,84 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
 
     from labhub.recording import Recording
-
-_open: dict[str, Hub] = {}
-_open_lock = threading.Lock()
-
-
-def connect(
-    name: str = "default",
-    start: bool = False,
-    endpoint: str | None = None,
-    public_key: str | None = None,
-    timeout: float = 5.0,
-) -> Hub:
-    """Connect to a broker.
-
-    Parameters
-    ----------
-    name : str
-        Its name: the running broker is found by its connection file.
-    start : bool
-        Start it in the background if it does not run. It outlives this process.
-    endpoint, public_key : str, optional
-        Where it listens and who it is, both as it prints them at its start; instead of the connection file.
-    timeout : float
-        How long to wait for its answers, now and later (in seconds).
-
-    Returns
-    -------
-    Hub
-        The same one for the same name, while it is open.
-
-    Raises
-    ------
-    BrokerUnreachable
-        No broker answers; the message says how to start one.
-    AuthenticationError
-        The broker has another key, or refuses this user's.
-    InvalidArgument
-        Only one of endpoint and key is given, or the open hub of this name is connected elsewhere.
-
-    Examples
-    --------
-    >>> import labhub
-    >>> hub = labhub.connect()
-    >>> hub
-    Hub('default', connected)
-    """
-    check_name(name, "broker")
-    if (endpoint is None) != (public_key is None):
-        raise InvalidArgument("endpoint and public_key go together; give both, or neither to find the broker by name")
-    nanoseconds(timeout)
-    if start and endpoint is not None:
-        raise InvalidArgument("start=True starts a broker on this machine, found by its name; leave out the endpoint")
-    given = None if endpoint is None or public_key is None else (endpoint, public_key)
-    with _open_lock:
-        hub = _open.get(name)
-        if hub is None or not hub.usable:
-            hub = _open[name] = Hub(name, _connected(name, start, given, timeout), given, timeout)
-        elif given not in (None, hub.given):
-            raise InvalidArgument(f"the hub {name!r} is open and connected elsewhere; close it, or name this one")
-        elif start:
-            start_broker(name)
-        return hub
-
-
-def _connected(name: str, start: bool, given: tuple[str, str] | None, timeout: float) -> Messenger:
-    if given is None:
-        found = start_broker(name) if start else running_broker(name)
-        place = (found.endpoint, found.public_key)
-    else:
-        place = given
-    messenger = Messenger()
-    if not messenger.connect(*place, timeout=timeout, resolve=None if given else lambda: broker_place(name)):
-        raise BrokerUnreachable(
-            f"the broker {name!r} does not answer at {place[0]} within {timeout:g} s; is it still running? "
-            "`labhub broker status` shows what is known of it",
-            endpoint=place[0],
-        )
-    return messenger
 
 
 class Hub:
@@ -612,24 +533,3 @@ class Hub:
 
     def __repr__(self) -> str:
         return f"Hub({self.name!r}, {'closed' if self._closed else self._messenger.status})"
-
-
-def open_hubs() -> list[Hub]:
-    """Return the open hubs of this process."""
-    return [hub for hub in list(_open.values()) if hub.usable]
-
-
-@atexit.register
-def _close_all() -> None:
-    for hub in open_hubs():
-        hub.close()
-
-
-def _forget_parent() -> None:
-    """In a forked child: its parent's hubs are not its own, and a thread that is not there may have held the lock."""
-    global _open_lock
-    _open_lock = threading.Lock()
-    _open.clear()
-
-
-os.register_at_fork(after_in_child=_forget_parent)

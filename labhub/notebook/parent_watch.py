@@ -26,7 +26,7 @@ def follow_parent(parent: int, directory: str) -> None:
 def _wait_and_end(descriptor: int, directory: str) -> None:
     select.select([descriptor], [], [])
     os.kill(os.getpid(), signal.SIGINT)  # as the Stop button would: the cell leaves its with blocks
-    hubs = sys.modules.get("labhub.hub.hub")
+    hubs = sys.modules.get("labhub.hub.connecting")
     if hubs is not None:
         deadline = time.monotonic() + GRACE
         while time.monotonic() < deadline and not all(hub.idle for hub in hubs.open_hubs()):

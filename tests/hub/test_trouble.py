@@ -10,7 +10,7 @@ import pytest
 
 from labhub import Messenger, ProducerInfo
 from labhub.datablock.config import DataBlockConfig, DataBlockPolicy
-from labhub.datablock.producer import create_datablock_producer
+from labhub.datablock.reference import create_datablock_producer
 from labhub.errors import BrokerUnreachable, ChannelNotFound, InvalidArgument, LabHubError
 from labhub.hub import connect, named_broker, start_broker, stop_broker
 from labhub.hub.lease import WITHDRAW_TIMEOUT
