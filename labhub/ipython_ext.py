@@ -45,15 +45,22 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
     """Remove the magics and end what they started; a broker that is a process of its own goes on, for the others."""
-    loaded = _loaded.pop(id(shell), None)
+    loaded = _loaded.get(id(shell))
     if loaded is None:
         return
     stop_widgets()
-    shell.Completer.custom_matchers.remove(loaded.completer.matcher)
-    for kind in shell.magics_manager.magics.values():
-        for name in MAGICS:
-            kind.pop(name, None)
-    loaded.close()
+    loaded.completer.close()
+
+    def step() -> None:
+        if _loaded.pop(id(shell), None) is None:
+            return  # the unload before was interrupted, and came to its end all the same
+        shell.Completer.custom_matchers.remove(loaded.completer.matcher)
+        for kind in shell.magics_manager.magics.values():
+            for name in MAGICS:
+                kind.pop(name, None)
+        loaded.session.close()
+
+    loaded.session.steps(step)
 
 
 def stop_widgets() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from labhub.errors import BrokerUnreachable, LabHubError, RecordingError
 from labhub.hub import Hub, connect, named_broker, running_broker, start_broker, stop_broker
+from labhub.notebook.steps import Steps
 from labhub.runtime import ConnectionFile, find_live
 
 if TYPE_CHECKING:
@@ -26,11 +27,14 @@ class Session:
     ----------
     recording, replay : Recording, Replay or None
         The last ones that were begun.
+    steps : Steps
+        In which it is changed.
     """
 
     def __init__(self) -> None:
         self.recording: Recording | None = None
         self.replay: Replay | None = None
+        self.steps = Steps()
         self._hubs: dict[str, Hub] = {}
         self._brokers: dict[str, contextlib.ExitStack] = {}
         self._producers: BackgroundProducers | None = None
@@ -55,8 +59,12 @@ class Session:
         """
         if not start and endpoint is None:
             self.running(name)
-        self._hubs[name] = connect(name, start, endpoint, public_key)
-        return self._hubs[name]
+
+        def step() -> Hub:
+            self._hubs[name] = connect(name, start, endpoint, public_key)
+            return self._hubs[name]
+
+        return self.steps(step)
 
     def running(self, name: str) -> ConnectionFile:
         """Where the broker of that name is; else as `hub`."""
@@ -124,6 +132,10 @@ class Session:
         """End everything; but not a hub that somebody writes or reads through."""
         if os.getpid() != self._pid:
             return  # a forked child: all of it is its parent's
+        self.steps(self._close)
+        self.steps.close()
+
+    def _close(self) -> None:
         with contextlib.ExitStack() as stack:
             for broker in self._brokers.values():
                 stack.callback(broker.close)

@@ -155,6 +155,9 @@ class Router:
             return
         self._socket.close(0)
         if self._authenticator is not None:
+            if not self._authenticator.is_alive():
+                # An interrupt kept it from starting, and nobody would take its last word.
+                self._authenticator.pipe = None  # type: ignore[assignment]
             self._authenticator.stop()
         self._context.destroy(0)
 

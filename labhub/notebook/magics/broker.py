@@ -9,7 +9,7 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 
 from labhub.hub import Hub
 from labhub.notebook.display import BrokerStatus, Findings
-from labhub.notebook.magics.common import SessionMagics, broker_name, checked_action, one_line_errors
+from labhub.notebook.magics.common import SessionMagics, broker_name, checked_action, one_line_errors, uninterrupted
 from labhub.runtime import ConnectionFile, path_of
 
 ACTIONS = ("start", "stop", "status", "restart")
@@ -26,6 +26,7 @@ class BrokerMagics(SessionMagics):
     @argument("--here", action="store_true", help="run it inside this kernel: it ends with the kernel or %%unload_ext")
     @line_magic
     @one_line_errors
+    @uninterrupted
     def hub_broker(self, line: str) -> BrokerStatus:
         """Start, stop, restart or show the broker of this machine.
 

@@ -53,6 +53,16 @@ def one_line_errors(method: Callable[Concatenate[S, P], T]) -> Callable[Concaten
     return wrapped
 
 
+def uninterrupted(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Let a magic come to its end, see `Steps`, even where an Interrupt ends the wait for it."""
+
+    @functools.wraps(method)
+    def wrapped(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.session.steps(lambda: method(self, *args, **kwargs))
+
+    return wrapped
+
+
 def checked_action(magic: str, action: str, actions: Sequence[str]) -> str:
     """Return the sub-command of a magic.
 

@@ -11,7 +11,7 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 from labhub.errors import LabHubError
 from labhub.notebook.display import Text
 from labhub.notebook.display_producers import ProducerTable
-from labhub.notebook.magics.common import SessionMagics, checked_action, one_line_errors
+from labhub.notebook.magics.common import SessionMagics, checked_action, one_line_errors, uninterrupted
 from labhub.runtime import find_live
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class ProducerMagics(SessionMagics):
     @argument("--restart", action="store_true", help="stop the one of this name first if it is running")
     @cell_magic
     @one_line_errors
+    @uninterrupted
     def hub_producer(self, line: str, cell: str) -> BackgroundProducer:
         """Run the cell in the background, in a kernel of its own, and return at once.
 
@@ -58,6 +59,7 @@ class ProducerMagics(SessionMagics):
     @argument("-n", type=int, default=50, metavar="N", dest="lines", help="so many lines of its log; 50 unless given")
     @line_magic
     @one_line_errors
+    @uninterrupted
     def hub_producers(self, line: str) -> object:
         """List this notebook's background producers, stop or restart them, show what one printed or why it failed.
 

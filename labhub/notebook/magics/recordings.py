@@ -8,7 +8,7 @@ from IPython.core.error import UsageError
 from IPython.core.magic import line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
-from labhub.notebook.magics.common import SessionMagics, broker_name, checked_action, one_line_errors
+from labhub.notebook.magics.common import SessionMagics, broker_name, checked_action, one_line_errors, uninterrupted
 
 if TYPE_CHECKING:
     from labhub.recording import Recording
@@ -31,6 +31,7 @@ class RecordingMagics(SessionMagics):
     @broker_name()
     @line_magic
     @one_line_errors
+    @uninterrupted
     def hub_record(self, line: str) -> Recording:
         """Record channels into a Zarr store, while cells run; note what happens; stop.
 
@@ -74,6 +75,7 @@ class RecordingMagics(SessionMagics):
     @broker_name()
     @line_magic
     @one_line_errors
+    @uninterrupted
     def hub_replay(self, line: str) -> Replay:
         """Turn a recording into live channels again, while cells run.
 
