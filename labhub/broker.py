@@ -22,6 +22,7 @@ from labhub.protocol.access import Access
 from labhub.protocol.broker_state import BrokerState, Outgoing, Peer
 from labhub.protocol.registry import ChannelRegistry, Registration
 from labhub.settings import SettingsFile
+from labhub.tasks import Task
 from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, KeyPair, load_key
 from labhub.transport.enrolled import AllowList
 from labhub.transport.room import wake_descriptor
@@ -109,7 +110,7 @@ class BrokerService:
         self.config = config or BrokerConfig()
         self.endpoint = ""
         self.public_key = ""
-        self._thread: threading.Thread | None = None
+        self._thread: Task | None = None
         self._router: Router | None = None
         self._stop = threading.Event()
         # So that nobody writes to a descriptor that was closed, and is perhaps another file's; signals come in between.
@@ -137,7 +138,7 @@ class BrokerService:
             If there are too few open files, or too little address space.
         """
         self._listen()
-        self._thread = threading.Thread(target=self._serve, name="labhub-broker", daemon=True)
+        self._thread = Task(self._serve, "labhub-broker")
         self._thread.start()
         return self
 
@@ -151,7 +152,7 @@ class BrokerService:
         self._stop.set()
         self._wake_up()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.wait()
 
     def reload(self) -> None:
         """Read the settings file again now, be it changed or not; for a signal handler, too."""

@@ -27,6 +27,7 @@ from jupyter_core.utils import ensure_event_loop
 from labhub import runtime
 from labhub.errors import LabHubError, TimeoutExpired
 from labhub.names import check_name, did_you_mean
+from labhub.tasks import Task
 
 State = Literal["starting", "running", "ended", "failed", "stopped"]
 
@@ -76,12 +77,11 @@ class BackgroundProducer:
         self._began = time.monotonic()
         self._ended: float | None = None
         self._stop = threading.Event()
-        self._finished = threading.Event()
         self._cwd = os.getcwd()
         self._path = list(sys.path)
         self._stem = stem
         self.log_path.write_bytes(b"")
-        self._thread = threading.Thread(target=self._run, name=f"labhub-producer-{name}", daemon=True)
+        self._thread = Task(self._run, f"labhub-producer-{name}")
         self._thread.start()
 
     @property
@@ -109,11 +109,7 @@ class BackgroundProducer:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until its kernel has ended (timeout in seconds; None waits for ever); whether it has."""
-        # Not by a join alone: Python up to 3.12 takes a thread for dead once a join of it was interrupted (bpo-45274).
-        if not self._finished.wait(timeout):
-            return False
-        self._thread.join()
-        return True
+        return self._thread.wait(timeout)
 
     def request_stop(self) -> None:
         """Let it stop, without waiting for that."""
@@ -148,7 +144,6 @@ class BackgroundProducer:
         finally:
             loop.close()
         self._end("ended")
-        self._finished.set()
 
     def _fail(self, error: str) -> None:
         if not self.over and not self._stop.is_set():

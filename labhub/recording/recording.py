@@ -31,6 +31,7 @@ from labhub.recording.channel import ChannelReader
 from labhub.recording.store import RecordingStore
 from labhub.recording.writer import Queue, Writer
 from labhub.tables import html_facts, size
+from labhub.tasks import Task
 
 if TYPE_CHECKING:
     from labhub.hub import Hub
@@ -126,7 +127,7 @@ class Recording:
                 consumer.close()
             raise
         self._readers = [ChannelReader(c, self._queue.put) for c in consumers]
-        self._thread = threading.Thread(target=self._run, name=f"labhub-record-{self.path.name}", daemon=True)
+        self._thread = Task(self._run, f"labhub-record-{self.path.name}")
         for reader in self._readers:
             reader.start()
         self._thread.start()
@@ -196,8 +197,7 @@ class Recording:
         ForkedProcessError
         """
         self._check_process()
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return self._thread.wait(timeout)
 
     def stop(self) -> RecordingStatus:
         """Read what is in the rings now, write it, sign, and close the store. Twice is harmless.
@@ -213,7 +213,7 @@ class Recording:
         self._check_process()
         for reader in self._readers:
             reader.stop()
-        self._thread.join()
+        self._thread.wait()
         if self._error is not None:
             stored = sum(self._writer.committed.values())
             raise RecordingError(

@@ -6,12 +6,14 @@ import os
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, SupportsFloat
 
 from labhub.errors import BackpressureTimeout, ChannelBusy, InvalidArgument, LabHubError
 from labhub.hub import connect
 from labhub.replaying.tracks import Track, tracks_of
+from labhub.tasks import Task
 
 if TYPE_CHECKING:
     from labhub.hub import Hub, Producer
@@ -137,9 +139,7 @@ class Replay:
             raise
         self._began = time.monotonic_ns()
         self._threads = [
-            threading.Thread(
-                target=self._run, args=(producer, track), name=f"labhub-replay-{producer.channel}", daemon=True
-            )
+            Task(partial(self._run, producer, track), f"labhub-replay-{producer.channel}")
             for producer, track in zip(producers, tracks, strict=True)
         ]
         for thread in self._threads:
@@ -176,7 +176,7 @@ class Replay:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         for thread in self._threads:
-            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            thread.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
         if self._error is not None:
             raise self._error
         return not self.running
@@ -187,7 +187,7 @@ class Replay:
             return
         self._stop.set()
         for thread in self._threads:
-            thread.join()
+            thread.wait()
 
     def _facts(self) -> dict[str, Any]:
         return {
