@@ -16,6 +16,7 @@ from labhub.datablock.diagnostics import Diagnosis, diagnose
 from labhub.errors import BrokerUnreachable, LabHubError, MissingDependency
 from labhub.hub.channels import directory_of
 from labhub.logs import event
+from labhub.protocol.messages import ErrorCode
 
 try:
     from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -168,7 +169,8 @@ class BrokerCollector(Collector):
     def _add(self, channel: str, found: Diagnosis) -> None:
         self._of_channels.append(((channel,), tuple(float(value(found)) for _, _, value in CHANNEL)))
         for kind in ("lossless", "lossy"):
-            if attached := [(r.lag, r.lost) for r in found.readers if r.kind == kind and r.alive]:
+            # One that was evicted reads nothing any more: its lag would only grow until it notices.
+            if attached := [(r.lag, r.lost) for r in found.readers if r.kind == kind and r.alive and not r.evicted]:
                 values = tuple(float(amount(attached)) for _, _, amount in READERS)
                 self._of_readers.append(((channel, kind), values))
 
@@ -189,7 +191,8 @@ def _broker_families(view: BrokerView) -> Iterator[Metric]:
         yield from _families([(name, text)], (), [((), (view.numbers.get(key, 0.0),))])
     yield _gauge(*DEAD, sum(entry.dead_since is not None for entry in view.channels))
     yield _gauge(*CONSUMERS, sum(len(entry.consumers) for entry in view.channels))
-    refused: Rows = [((k.removeprefix("refused."),), (n,)) for k, n in view.numbers.items() if k.startswith("refused.")]
+    # All of them from the start: Prometheus sees no rise in a counter that is new and 1 already.
+    refused: Rows = [((code.value,), (view.numbers.get(f"refused.{code}", 0.0),)) for code in ErrorCode]
     yield from _families([REFUSED], ("code",), refused)
 
 
