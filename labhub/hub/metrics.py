@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import threading
@@ -37,6 +38,13 @@ MIN_INTERVAL = 1.0
 
 SWITCH_INTERVAL = 0.0002
 """In seconds; see `_broker_first`."""
+
+AT_ONCE = 10
+PAUSE = 0.0001
+"""After so many segments it lets go of the interpreter for so long (in seconds). Each look makes several system calls
+without the interpreter, and has it back before a thread that waits for it is awake. That one would wait on and on: its
+wait for `SWITCH_INTERVAL` begins anew each time.
+"""
 
 Rows = list[tuple[tuple[str, ...], tuple[float, ...]]]
 """The labels' values, and a number for each metric that has these labels."""
@@ -162,7 +170,9 @@ class BrokerCollector(Collector):
         with_series = sorted(view.channels, key=lambda entry: entry.channel_name)[: self._max_channels]
         left_out = len(view.channels) - len(with_series)
         self._of_broker += [*_broker_families(view), _gauge(*LEFT_OUT, left_out)]
-        for entry in with_series:
+        for number, entry in enumerate(with_series):
+            if number % AT_ONCE == 0:
+                time.sleep(PAUSE)
             if (found := _diagnosed(entry)) is not None:
                 self._add(entry.channel_name, found)
 
@@ -177,12 +187,19 @@ class BrokerCollector(Collector):
 
 @contextmanager
 def _broker_first() -> Iterator[None]:
-    """Let the broker's thread, which takes little, wait for this one less long than Python lets threads wait."""
-    before = sys.getswitchinterval()
+    """Let the broker's thread, which takes little, wait for this one less long than Python lets threads wait.
+
+    The garbage collector, which lets nobody else run, waits for the end. A scrape makes no cycles, but so many objects
+    that it would look at all that the broker knows again and again.
+    """
+    before, collects = sys.getswitchinterval(), gc.isenabled()
     sys.setswitchinterval(SWITCH_INTERVAL)
+    gc.disable()
     try:
         yield
     finally:
+        if collects:
+            gc.enable()
         sys.setswitchinterval(before)
 
 
