@@ -77,7 +77,7 @@ class BrokerView:
     channels : list of Registration
         Live ones: to be read, at once, and never changed.
     numbers : dict of str to float
-        As `BrokerState.metrics`, and ``handshakes_rejected``, ``settings_reads`` and ``settings_refused`` (0 or 1).
+        As `labhub.Messenger.query_metrics` gives them.
     """
 
     channels: list[Registration]
@@ -225,6 +225,7 @@ class BrokerService:
             max_channels_per_key=config.max_channels_per_key,
             max_watches_per_key=config.max_watches_per_key,
             started_at=time.monotonic(),
+            others=self._numbers,
         )
         self.endpoint, self.public_key = self._router.endpoint, key.public if key else ""
         self._started_at = time.monotonic()
@@ -259,7 +260,7 @@ class BrokerService:
             while not self._stop.is_set():
                 router.poll(max(0.0, next_tick - time.monotonic()), self._wake)
                 self._answer(router, state)
-                self._show(router, state)
+                self._show(state)
                 if (now := time.monotonic()) >= next_tick or self._reload:
                     next_tick = now + TICK
                     self._follow_settings(state)
@@ -270,17 +271,20 @@ class BrokerService:
                 self._looks.get_nowait().set_exception(ClosedError("this broker was stopped"))
             logger.info("stopped listening on %s", self.endpoint, extra=event("broker_stopped", endpoint=self.endpoint))
 
-    def _show(self, router: Router, state: BrokerState) -> None:
+    def _show(self, state: BrokerState) -> None:
         """Answer those who wait in `look`."""
         with contextlib.suppress(BlockingIOError):  # woken by a message, or by the clock
             os.eventfd_read(self._wake)
         while not self._looks.empty():
-            numbers = state.metrics(time.monotonic()) | {
-                "handshakes_rejected": float(router.rejected),
-                "settings_reads": float(self._settings_reads),
-                "settings_refused": float(bool(self.config.settings and self.config.settings.error)),
-            }
-            self._looks.get_nowait().set_result(BrokerView(list(state.registry), numbers))
+            self._looks.get_nowait().set_result(BrokerView(list(state.registry), state.metrics(time.monotonic())))
+
+    def _numbers(self) -> dict[str, float]:
+        assert self._router is not None  # nobody asks before it listens
+        return {
+            "handshakes_rejected": self._router.rejected,
+            "settings_reads": self._settings_reads,
+            "settings_refused": bool(self.config.settings and self.config.settings.error),
+        }
 
     def _follow_settings(self, state: BrokerState) -> None:
         """Let new access rules hold; those of a file that is broken now are left as they were."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -71,7 +71,7 @@ class Brokers:
     def _ask(self, broker: ConnectionFile) -> Iterator[Finding]:
         try:
             read_key(CLIENT_KEY)
-            entries = _entries(broker)
+            entries, numbers = _answers(broker)
         except FileNotFoundError:
             what = "runs, but this user's client key is gone (or LABHUB_DATA_DIR differs); a new one is not let in"
             yield Finding(CHECK, "problem", broker.name, what, _restart(broker.name))
@@ -79,6 +79,9 @@ class Brokers:
         except LabHubError as error:
             yield _silent(broker, error)
             return
+        if numbers.get("settings_refused") and not os.path.lexists(broker.settings):
+            what = f"{broker.settings}, its settings, is gone: what it said holds until the broker is started again"
+            yield Finding(CHECK, "problem", broker.name, what)
         for entry in entries:
             self.registered[str(entry.metadata.get("instance_id"))] = entry.channel_name
             if _segment_is_gone(entry):
@@ -102,11 +105,12 @@ def _silent(broker: ConnectionFile, error: LabHubError) -> Finding:
     return Finding(CHECK, "problem", broker.name, f"{why}: {error}", _restart(broker.name))
 
 
-def _entries(broker: ConnectionFile) -> list[ChannelEntry]:
+def _answers(broker: ConnectionFile) -> tuple[list[ChannelEntry], Mapping[str, float]]:
+    """Return the channels of a broker, and its own numbers."""
     with Messenger() as messenger:
         if not messenger.connect(broker.endpoint, broker.public_key, timeout=PATIENCE):
             raise LabHubError(f"nobody listens at {broker.endpoint}, though its process {broker.pid} runs")
-        return messenger.list_channels(timeout=PATIENCE)
+        return messenger.list_channels(timeout=PATIENCE), messenger.query_metrics(timeout=PATIENCE).values
 
 
 def _key_change(broker: ConnectionFile) -> Iterator[Finding]:

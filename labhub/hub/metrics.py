@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import threading
@@ -16,6 +17,7 @@ from labhub.datablock.diagnostics import Diagnosis, diagnose
 from labhub.errors import BrokerUnreachable, LabHubError, MissingDependency
 from labhub.hub.channels import directory_of
 from labhub.logs import event
+from labhub.protocol.messages import ErrorCode
 
 try:
     from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -36,6 +38,13 @@ MIN_INTERVAL = 1.0
 
 SWITCH_INTERVAL = 0.0002
 """In seconds; see `_broker_first`."""
+
+AT_ONCE = 10
+PAUSE = 0.0001
+"""After so many segments it lets go of the interpreter for so long (in seconds). Each look makes several system calls
+without the interpreter, and has it back before a thread that waits for it is awake. That one would wait on and on: its
+wait for `SWITCH_INTERVAL` begins anew each time.
+"""
 
 Rows = list[tuple[tuple[str, ...], tuple[float, ...]]]
 """The labels' values, and a number for each metric that has these labels."""
@@ -161,26 +170,36 @@ class BrokerCollector(Collector):
         with_series = sorted(view.channels, key=lambda entry: entry.channel_name)[: self._max_channels]
         left_out = len(view.channels) - len(with_series)
         self._of_broker += [*_broker_families(view), _gauge(*LEFT_OUT, left_out)]
-        for entry in with_series:
+        for number, entry in enumerate(with_series):
+            if number % AT_ONCE == 0:
+                time.sleep(PAUSE)
             if (found := _diagnosed(entry)) is not None:
                 self._add(entry.channel_name, found)
 
     def _add(self, channel: str, found: Diagnosis) -> None:
         self._of_channels.append(((channel,), tuple(float(value(found)) for _, _, value in CHANNEL)))
         for kind in ("lossless", "lossy"):
-            if attached := [(r.lag, r.lost) for r in found.readers if r.kind == kind and r.alive]:
+            # One that was evicted reads nothing any more: its lag would only grow until it notices.
+            if attached := [(r.lag, r.lost) for r in found.readers if r.kind == kind and r.alive and not r.evicted]:
                 values = tuple(float(amount(attached)) for _, _, amount in READERS)
                 self._of_readers.append(((channel, kind), values))
 
 
 @contextmanager
 def _broker_first() -> Iterator[None]:
-    """Let the broker's thread, which takes little, wait for this one less long than Python lets threads wait."""
-    before = sys.getswitchinterval()
+    """Let the broker's thread, which takes little, wait for this one less long than Python lets threads wait.
+
+    The garbage collector, which lets nobody else run, waits for the end. A scrape makes no cycles, but so many objects
+    that it would look at all that the broker knows again and again.
+    """
+    before, collects = sys.getswitchinterval(), gc.isenabled()
     sys.setswitchinterval(SWITCH_INTERVAL)
+    gc.disable()
     try:
         yield
     finally:
+        if collects:
+            gc.enable()
         sys.setswitchinterval(before)
 
 
@@ -189,7 +208,8 @@ def _broker_families(view: BrokerView) -> Iterator[Metric]:
         yield from _families([(name, text)], (), [((), (view.numbers.get(key, 0.0),))])
     yield _gauge(*DEAD, sum(entry.dead_since is not None for entry in view.channels))
     yield _gauge(*CONSUMERS, sum(len(entry.consumers) for entry in view.channels))
-    refused: Rows = [((k.removeprefix("refused."),), (n,)) for k, n in view.numbers.items() if k.startswith("refused.")]
+    # All of them from the start: Prometheus sees no rise in a counter that is new and 1 already.
+    refused: Rows = [((code.value,), (view.numbers.get(f"refused.{code}", 0.0),)) for code in ErrorCode]
     yield from _families([REFUSED], ("code",), refused)
 
 

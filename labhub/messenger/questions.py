@@ -158,7 +158,9 @@ class Questions:
         """Ask for the numbers that the owner of a channel reported; without a channel, for the broker's own.
 
         The broker's are ``channels`` and ``watches`` now, ``registrations``, ``events``, ``checksum_errors`` and
-        ``ignored`` messages since its start, ``refused.<code>`` for each error that it answered with, and ``uptime_s``.
+        ``ignored`` messages since its start, ``refused.<code>`` for each error that it answered with, and ``uptime_s``;
+        ``handshakes_rejected``, ``settings_reads``, and ``settings_refused``: 1 while its settings file is broken or
+        gone, and older settings hold.
 
         Raises
         ------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -87,6 +87,8 @@ class BrokerState:
         Quotas.
     started_at : float, optional
         When the broker started, on the clock that every `now` is of (in seconds).
+    others : callable, optional
+        Returns numbers of the broker that are not kept here.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class BrokerState:
         max_channels_per_key: int = 20_000,
         max_watches_per_key: int = 256,
         started_at: float | None = None,
+        others: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self.registry = ChannelRegistry()
         self._access = access or Access()
@@ -114,6 +117,7 @@ class BrokerState:
         self._to_tell: list[Outgoing] = []
         self._counts = Counter(registrations=0, events=0, checksum_errors=0)
         self._started_at = started_at
+        self._others = others
 
     # ----------------------------------------------------------------------------------------------------- receiving
 
@@ -328,10 +332,16 @@ class BrokerState:
         -------
         dict of str to float
             ``channels`` and ``watches`` now; ``registrations``, ``events`` sent, ``checksum_errors`` told and messages
-            ``ignored`` since the start; ``refused.<code>`` for each error code that was answered; ``uptime_s``.
+            ``ignored`` since the start; ``refused.<code>`` for each error code that was answered; ``uptime_s``; and
+            the numbers that are not kept here.
         """
-        numbers = {"channels": len(self.registry), "watches": len(self.watches), "ignored": self.ignored}
+        numbers: dict[str, float] = {
+            "channels": len(self.registry),
+            "watches": len(self.watches),
+            "ignored": self.ignored,
+        }
         numbers |= self._counts
+        numbers |= self._others()
         numbers |= {f"refused.{code}": n for code, n in sorted(self.refused.items())}
         up = {} if self._started_at is None else {"uptime_s": round(now - self._started_at, 3)}
         return {name: float(n) for name, n in numbers.items()} | up

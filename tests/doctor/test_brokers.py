@@ -11,7 +11,7 @@ import pytest
 
 from labhub import runtime
 from labhub.doctor import examine, repair
-from labhub.hub import start_broker, stop_broker
+from labhub.hub import named_broker, start_broker, stop_broker
 from labhub.runtime import ConnectionFile
 from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, KeyPair, data_directory, load_key
 from labhub.transport.keys import enroll
@@ -163,3 +163,19 @@ def test_settings_that_are_broken_or_rule_keys_that_nobody_enrolled(broker, priv
     found = trouble()
     assert (found.check, found.severity, found.subject) == ("brokers", "problem", "default")
     assert "line 2: access.ann.consum" in found.what
+
+
+def test_settings_that_are_gone_and_still_hold(private_dirs, wait_until):
+    path = private_dirs / "config" / "broker-default.toml"
+    right = f'[broker]\nlisten = "{ANY_PORT}"\n'
+    path.write_text(right)
+    with named_broker() as service, service:
+        assert troubles() == []
+        path.unlink()
+        wait_until(lambda: service.look().numbers["settings_refused"])
+        found = trouble()
+        assert (found.check, found.severity, found.subject) == ("brokers", "problem", "default")
+        assert f"{path}, its settings, is gone" in found.what
+        path.write_text(right)
+        wait_until(lambda: not service.look().numbers["settings_refused"])
+        assert troubles() == []
