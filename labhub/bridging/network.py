@@ -17,6 +17,9 @@ PROBE_TIMEOUT = 2.0
 """How long an endpoint that is not connected is tried, to find out why (in seconds)."""
 QUERY_TIMEOUT = 3.0
 """How long another bridge may take to answer (in seconds)."""
+TX_BATCHES = 16
+"""Batches of 64 KiB that may wait for a connection, the most that Zenoh allows. With its default of two, a slot of 1 MiB
+is handed over in sixteen pieces, each of which waits for one thread to wake the other (docs/bridge.md has figures)."""
 
 
 def configuration(connect: Sequence[str], listen: Sequence[str], path: str | Path | None) -> zenoh.Config:
@@ -39,6 +42,7 @@ def configuration(connect: Sequence[str], listen: Sequence[str], path: str | Pat
             config.insert_json5("listen/endpoints", "[]")
             # It would serve two bridges on one machine only, from files in /dev/shm that outlive a killed process.
             config.insert_json5("transport/shared_memory/enabled", "false")
+            config.insert_json5("transport/link/tx/queue/size/data", str(TX_BATCHES))
         for side, endpoints in (("connect", connect), ("listen", listen)):
             if endpoints:
                 config.insert_json5(f"{side}/endpoints", json.dumps(list(endpoints)))

@@ -109,7 +109,7 @@ void consume(const Task& t) {
   for (std::uint64_t k = 0; k < t.amount;) {
     std::uint64_t n = 1;
     if (t.batch > 1) {
-      consumer.wait(1, -1, false, nullptr);
+      consumer.wait(t.batch, -1, false, nullptr);  // whole batches, as everybody's
       n = consumer.read(data.data(), headers.data(), t.batch).count;
       for (std::uint64_t j = 0; j < n; ++j) verify(t, k + j, &data[j * t.nbytes]);
     } else {

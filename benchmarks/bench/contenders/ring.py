@@ -72,7 +72,7 @@ class Labhub(Contender):
             return figures
 
     def _arrays(self, consumer: DataBlockConsumer, workload: Workload) -> Iterator[Slot]:
-        for batch in consumer.batches(out=buffer(workload)):
+        for batch in consumer.batches(min_slots=workload.batch, out=buffer(workload)):  # whole ones, as everybody's
             yield batch.data
 
     def _observe(self, consumer: DataBlockConsumer, workload: Workload) -> Figures:
