@@ -262,9 +262,9 @@ def reset_counters(directory: str, name: str) -> None:
     """Let the counters that `probe` gives begin at zero; live users do not notice. Raises like Consumer."""
 
 def slot_states(directory: str, name: str) -> dict[str, int]:
-    """How many slots are empty, committed, writing and uncommitted (complete, but not published). Raises like Consumer.
+    """How many slots are empty, committed, holes, writing and uncommitted (complete, but not published).
 
-    A slot that was aborted, or left behind by a producer that died in mid-write, is ``writing``.
+    Raises like Consumer. A slot that was aborted, or left behind by a producer that died in mid-write, is ``writing``.
     """
 
 def unlink_dead(directory: str, name: str, instance_id: bytes = b"") -> bool:

@@ -89,6 +89,27 @@ LOGIC = [
     one("CLOSE_NO_WAKE", "creation.hpp", "  wake_readers(h, ", "  if (how == kOpen) wake_readers(h, "),
     one("NO_NOTIFY", "consumer.hpp", "if (lossless_) notify_producer(header(), cursor);", ""),
     one("LEAVE_NO_NOTIFY", "consumer.hpp", "if (lossless_) notify_producer(header(), cursor_, true);", ""),
+    one(
+        "HOLES_UNMARKED",
+        "producer.hpp",
+        "        begin_slot(head_ + k + (step - 1 - k) / segment_->capacity * segment_->capacity);\n",
+        "",
+    ),
+    one("HOLES_TAKE_UNREAD_PLACES", "producer.hpp", "room() == segment_->capacity ? n : std::min(n, room())", "n"),
+    one("HOLES_UNPUBLISHED", "producer.hpp", "      if (room() == 0) publish(head_);\n", ""),
+    one("HOLE_IS_A_SLOT", "consumer.hpp", "if (s.seq.load(std::memory_order_relaxed) < complete(i))", "if (false)"),
+    one(
+        "HOLE_IS_OVERWRITTEN",
+        "consumer.hpp",
+        "seq.load(std::memory_order_relaxed) > complete(i);",
+        "seq.load(std::memory_order_relaxed) != complete(i);",
+    ),
+    one(
+        "BATCH_GOES_ON_OVER_HOLES",
+        "consumer.hpp",
+        "count = leading(headers + holes, want - bad - holes, false);",
+        "count = want - bad - holes;",
+    ),
     one("MAPPING_HOLDS_LOCK", "segment.hpp", "MAP_SHARED | extra, own, 0)", "MAP_SHARED | extra, fd, 0)"),
 ]
 """Found by the payloads, the counts and the waits of `ring`."""

@@ -70,7 +70,8 @@ class Diagnosis:
     created_ns, commit_ns : int
         When the segment was made and the newest slot committed (in ns since the epoch, UTC; 0 for never).
     slots : dict of str to int
-        How many slots are ``empty``, ``committed``, ``writing`` and ``uncommitted``; empty if nobody asked for it.
+        How many slots are ``empty``, ``committed``, ``holes`` (passed over by `write_copies`), ``writing`` and
+        ``uncommitted``; empty if nobody asked for it.
     counters : dict of str to int
         ``bytes_written``, ``aborts``, ``evictions``, ``timeouts``, ``takeovers``, ``blocked`` and ``blocked_ns``, since
         the last reset.

@@ -14,7 +14,7 @@ from labhub.datablock.config import checked_count, nanoseconds
 from labhub.schema import Schema
 
 LOOK_INTERVAL = 0.01
-"""How often the head is looked at while the whole ring is corrupt (in seconds)."""
+"""How often the head is looked at while the whole ring is corrupt or holes (in seconds)."""
 
 
 class History:
@@ -43,11 +43,11 @@ class History:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             head = self._native.head
-            newest = next((s for s in self._held(head)[::-1] if s not in (self._findings or ())), None)
-            if newest is not None and len(batch := self.read(newest, 1)):
-                return batch
+            for seq in reversed(self._held(head)):  # the newest may be a hole
+                if seq not in (self._findings or ()) and len(batch := self.read(seq, 1)):
+                    return batch
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if head and newest is None:  # unread ones are there, so that a wait would not wait
+            if self._native.cursor < head == self._native.head:  # unread ones, so that a wait would not wait
                 time.sleep(LOOK_INTERVAL if left is None else min(LOOK_INTERVAL, left))
                 waited_in_vain = left == 0.0
             else:
@@ -70,19 +70,22 @@ class History:
 
     def _first_since(self, first: int, head: int, seconds: float) -> int:
         span = nanoseconds(seconds, "seconds")
-        newest = self._copy(head - 1, 1) if head else None
-        if newest is None or not len(newest):
+        newest = self._timestamp(range(head - 1, first - 1, -1))
+        if newest is None:
             return first
-        since = int(newest.timestamp_ns[0]) - span
         low, high = first, head - 1  # timestamps never fall within an epoch
         while low < high:
             middle = (low + high) // 2
-            probe = self._copy(middle, 1)
-            if len(probe) and probe.timestamp_ns[0] >= since:
+            probe = self._timestamp(range(max(middle, self._held(self._native.head).start), high))
+            if probe is None or probe >= newest - span:
                 high = middle
             else:
                 low = middle + 1
         return low
+
+    def _timestamp(self, seqs: range) -> int | None:
+        """Return the time of the first of these slots that is there: neither a hole nor overwritten."""
+        return next((int(batch.timestamp_ns[0]) for seq in seqs if len(batch := self._copy(seq, 1))), None)
 
     def read(self, first: int, n: int) -> Batch:
         """Return the slots ``first .. first + n`` that are still there.

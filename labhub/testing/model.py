@@ -8,6 +8,7 @@ timeout. `labhub.testing.subject` gives the native ring the same face.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from labhub.errors import (
     BackpressureTimeout,
@@ -27,6 +28,8 @@ NEWEST, OLDEST, LAST = -1, -2, -3
 """Where a reader begins, if not at a seq."""
 ENDED, NOTHING = -1, -2
 """What `ModelReader.acquire` gives instead of a seq: the stream has ended; nothing is there yet."""
+ATTEMPTS = 8
+"""How often one read goes on when it finds nothing but what is lost."""
 LINES_OF = {LATEST_ONLY: 0, SEQUENTIAL: 1, SEQUENTIAL_SYNC: 64}
 """How many lossless readers a policy allows."""
 
@@ -65,14 +68,17 @@ class ModelSegment:
 
     shape: Shape
     first_seq: int
-    slots: list[Slot] = field(default_factory=list)
+    slots: list[Slot | None] = field(default_factory=list)
+    """From `first_seq` on; None for a hole."""
     lines: dict[int, Line] = field(default_factory=dict)
     epoch: int = 0
     alive: bool = False
     ended: bool = False
     claimed: bool = False
-    dirty: bool = False
-    """The place of the next slot has been opened: what was there before can no longer be read, whatever comes of it."""
+    next_seq: int = 0
+    """Seq of the slot that is written next: ahead of the head where holes are not published yet."""
+    begun: int = 0
+    """One more than the last seq whose place was opened or passed over: what was there before can no longer be read."""
     known: int = 0
     """Slowest cursor when the producer last looked; it looks only when this leaves no room."""
     evictions: int = 0
@@ -90,13 +96,18 @@ class ModelSegment:
 
     def readable(self, seq: int) -> bool:
         """Whether a committed slot has not been overwritten."""
-        clobbered = self.dirty and seq == self.head - self.shape.capacity
-        return self.oldest_held <= seq < self.head and not clobbered
+        inside = self.oldest_held <= seq < self.head
+        return inside and seq >= self.begun - self.shape.capacity and not self.is_hole(seq)
+
+    def is_hole(self, seq: int) -> bool:
+        """Whether nobody wrote a committed slot."""
+        return self.slots[seq - self.first_seq] is None
 
     def start_producer(self) -> None:
         """A producer creates the segment, or takes it over."""
         self.alive = True
         self.claimed = False
+        self.next_seq = self.head
         self.epoch += 1
         self.known = self.head if self.epoch == 1 else self.head - self.shape.capacity
 
@@ -116,11 +127,9 @@ class ModelSegment:
         self._check_open()
         if self.claimed:
             raise ConcurrentUseError("a slot is already open")
-        if self._room() == 0:
-            self._look()
-        if self._room() == 0:
-            self._make_room(evict)
-        self.claimed = self.dirty = True
+        self._find_room(evict)
+        self.claimed = True
+        self.begun = max(self.begun, self.next_seq + 1)
 
     def commit(self, data: bytes) -> int:
         """Publish the open slot; its seq."""
@@ -129,8 +138,10 @@ class ModelSegment:
             raise InvalidArgument("no slot is open")
         if len(data) > self.shape.slot_nbytes:
             raise InvalidArgument("too long")
-        self.slots.append(Slot(self.head, data, self.epoch))
-        self.claimed = self.dirty = False
+        self._publish_holes()
+        self.slots.append(Slot(self.next_seq, data, self.epoch))
+        self.next_seq = self.head
+        self.claimed = False
         return self.head - 1
 
     def abort(self) -> None:
@@ -157,6 +168,35 @@ class ModelSegment:
                 raise
         return len(slots)
 
+    def write_copies(self, slots: list[tuple[int, bytes]], evict: bool) -> int:
+        """Write slots with the seqs that they have; those between are holes. How many; an error says so, too."""
+        for written, (seq, data) in enumerate(slots):
+            try:
+                self._check_open()
+                if seq < self.next_seq or len(data) > self.shape.slot_nbytes:
+                    raise InvalidArgument("written already, or too long")
+                self._pass_over(seq - self.next_seq, evict)
+                self.write(data, evict)
+            except LabHubError as error:
+                error.__dict__["written"] = written
+                raise
+        return len(slots)
+
+    def _pass_over(self, n: int, evict: bool) -> None:
+        if n and self.claimed:
+            raise ConcurrentUseError("a slot is open")
+        while n:
+            self._find_room(evict)
+            step = n if self._room() == self.shape.capacity else min(n, self._room())
+            n -= step
+            self.next_seq += step
+            self.begun = max(self.begun, self.next_seq)
+            if self._room() == 0:  # readers must see the holes to make room
+                self._publish_holes()
+
+    def _publish_holes(self) -> None:
+        self.slots += [None] * (self.next_seq - self.head)
+
     def _check_open(self) -> None:
         if not self.alive:
             raise ClosedError("the producer was closed")
@@ -164,20 +204,26 @@ class ModelSegment:
     def _room(self) -> int:
         if self.shape.sync == LATEST_ONLY:
             return self.shape.capacity
-        return max(0, self.shape.capacity - (self.head - self.known))
+        return max(0, self.shape.capacity - (self.next_seq - self.known))
+
+    def _find_room(self, evict: bool) -> None:
+        if self._room() == 0:
+            self._look()
+        if self._room() == 0:
+            self._make_room(evict)
 
     def _look(self) -> None:
-        self.known = min([self.head, *(line.cursor for line in self.lines.values() if line.active)])
+        self.known = min([self.next_seq, *(line.cursor for line in self.lines.values() if line.active)])
 
     def _make_room(self, evict: bool) -> None:
-        blockers = [x for x in self.lines.values() if x.active and self.head - x.cursor >= self.shape.capacity]
+        blockers = [x for x in self.lines.values() if x.active and self.next_seq - x.cursor >= self.shape.capacity]
         for line in blockers:
             if evict or not line.alive:
                 line.active = False
                 self.evictions += 1
         self._look()
         if self._room() == 0:
-            raise BackpressureTimeout("full", lag=self.head - self.known)
+            raise BackpressureTimeout("full", lag=self.next_seq - self.known)
 
     # ------------------------------------------------------------------------------------------------------- reading
 
@@ -233,17 +279,19 @@ class ModelReader:
         return 0
 
     def read(self, n: int) -> tuple[list[Slot], int]:
-        """Read at most `n` slots; they, and how many were lost before them."""
+        """Read at most `n` slots, up to the next hole; they, and how many were lost before them."""
         self._check_open()
         self._check_closed_slot()
         self._check_evicted()
         segment = self.segment
-        while n:
+        for _ in range(ATTEMPTS):
             self._skip_overwritten()
             n = min(n, self._unread())
-            found = [self._slot(seq) for seq in range(self.cursor, self.cursor + n) if segment.readable(seq)]
-            self._lose(n - len(found))
-            self._advance(self.cursor + n)
+            end = self.cursor + n
+            first = next((seq for seq in range(self.cursor, end) if segment.readable(seq)), end)
+            found = [self._slot(seq) for seq in takewhile(segment.readable, range(first, end))]
+            self._lose(first - self.cursor)
+            self._advance(first + len(found))
             if found or not n:
                 return found, self._tell()
             n = max(1, n // 2)
@@ -324,7 +372,9 @@ class ModelReader:
     # ------------------------------------------------------------------------------------------------------- details
 
     def _slot(self, seq: int) -> Slot:
-        return self.segment.slots[seq - self.segment.first_seq]
+        slot = self.segment.slots[seq - self.segment.first_seq]
+        assert slot is not None, "a hole has no slot"
+        return slot
 
     def _unread(self) -> int:
         return min(max(0, self.segment.head - self.cursor), self.segment.shape.capacity)

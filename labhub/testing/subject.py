@@ -48,6 +48,16 @@ class NativeWriter:
         """Write one after the other; how many."""
         return self._native.write_many(b"".join(slots), 0, 0 if evict else -1)
 
+    def write_copies(self, slots: list[tuple[int, bytes]], evict: bool) -> int:
+        """Write slots with the seqs that they have; how many."""
+        data = np.full((len(slots), self._native.slot_nbytes), 0xEE, np.uint8)
+        headers = np.zeros(len(slots), SLOT_HEADER)
+        for row, header, (seq, text) in zip(data, headers, slots, strict=True):
+            n = min(len(text), len(row))
+            row[:n] = np.frombuffer(text[:n], np.uint8)
+            header["seq"], header["nbytes"] = seq, len(text)
+        return self._native.write_copies(data, headers.view(np.void), 0, 0 if evict else -1)
+
     def abort(self) -> None:
         """Close the open slot without publishing it."""
         self._native.abort()
@@ -92,6 +102,10 @@ class NativeSegment:
     def write_many(self, slots: list[bytes], evict: bool) -> int:
         """Write one after the other; how many."""
         return int(self._remote.call("write_many", slots, evict))
+
+    def write_copies(self, slots: list[tuple[int, bytes]], evict: bool) -> int:
+        """Write slots with the seqs that they have; how many."""
+        return int(self._remote.call("write_copies", slots, evict))
 
     def abort(self) -> None:
         """Close the open slot without publishing it."""

@@ -62,6 +62,7 @@ void bind_probe(nb::module_& m) {
           nb::dict d;
           d["empty"] = s.empty;
           d["committed"] = s.committed;
+          d["holes"] = s.holes;
           d["writing"] = s.writing;
           d["uncommitted"] = s.uncommitted;
           return d;

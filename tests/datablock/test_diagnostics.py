@@ -40,7 +40,7 @@ def test_owner_geometry_and_time() -> None:
     with open_producer("x", NUMBER, capacity=4, lossless="single") as p:
         fresh = labhub.diagnose("x")
         assert (fresh.head, fresh.first_seq, fresh.commit_ns) == (0, 0, 0)
-        assert fresh.slots == {"empty": 4, "committed": 0, "writing": 0, "uncommitted": 0}
+        assert fresh.slots == {"empty": 4, "committed": 0, "holes": 0, "writing": 0, "uncommitted": 0}
         p.write_many([0, 1, 2, 3, 4])
         found = labhub.diagnose("x")
         assert (found.name, found.path) == ("x", str(segment()))
@@ -52,7 +52,7 @@ def test_owner_geometry_and_time() -> None:
         assert (found.policy, found.sync_policy, found.checksum_policy) == ("RING_BUFFER", "SEQUENTIAL", "NONE")
         assert (found.head, found.counters["bytes_written"]) == (5, 40)
         assert before <= found.created_ns <= found.commit_ns <= time.time_ns()
-        assert found.slots == {"empty": 0, "committed": 4, "writing": 0, "uncommitted": 0}
+        assert found.slots == {"empty": 0, "committed": 4, "holes": 0, "writing": 0, "uncommitted": 0}
         assert json.loads(json.dumps(found.to_dict()))["head"] == 5
 
 
@@ -111,7 +111,7 @@ def test_slots_in_every_state() -> None:
         p.write_many([0, 1, 2])
         slot = p.slot()
         slot.__enter__()
-        assert labhub.diagnose("x").slots == {"empty": 4, "committed": 3, "writing": 1, "uncommitted": 0}
+        assert labhub.diagnose("x").slots == {"empty": 4, "committed": 3, "holes": 0, "writing": 1, "uncommitted": 0}
         slot.__exit__(RuntimeError, None, None)
         found = labhub.diagnose("x")
         assert (found.slots["writing"], found.counters["aborts"]) == (1, 1)
@@ -119,7 +119,7 @@ def test_slots_in_every_state() -> None:
         with segment().open("r+b") as file:
             file.seek(512 + 64 * 128 + 64 * 3)
             file.write(struct.pack("<Q", 2 * 3 + 2))
-        assert labhub.diagnose("x").slots == {"empty": 4, "committed": 3, "writing": 0, "uncommitted": 1}
+        assert labhub.diagnose("x").slots == {"empty": 4, "committed": 3, "holes": 0, "writing": 0, "uncommitted": 1}
         assert labhub.diagnose("x", slots=False).slots == {}
 
 
@@ -137,7 +137,7 @@ def test_a_producer_killed_in_mid_write() -> None:
     child.kill()
     found = labhub.diagnose("x")
     assert (found.alive, found.closed, found.pid, found.head) == (False, False, child.pid, 1)
-    assert found.slots == {"empty": 2, "committed": 1, "writing": 1, "uncommitted": 0}
+    assert found.slots == {"empty": 2, "committed": 1, "holes": 0, "writing": 1, "uncommitted": 0}
     with open_producer("x", NUMBER, capacity=4) as p:
         assert p.took_over
         found = labhub.diagnose("x")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import accumulate, islice
 from typing import ClassVar
 
 import pytest
@@ -31,6 +32,7 @@ SLOT_NBYTES = 24
 SINGLE, DOUBLE_BUFFER, RING_BUFFER = 0, 1, 2
 CAPACITIES = {SINGLE: [1], DOUBLE_BUFFER: [2], RING_BUFFER: [1, 2, 3, 5, 8]}
 FIRST_SEQS = [0, 0, 7, 2**31 - 3, 2**62 - 3]  # the futex word has 31 bits of the seq, slot headers twice the seq
+GAPS = st.sampled_from([0, 0, 0, 1, 2, 3, 12, -1])
 STARTS = st.sampled_from([NEWEST, NEWEST, OLDEST, OLDEST, LAST])
 FACTS = ("lost", "seq", "lag", "written")
 
@@ -47,12 +49,16 @@ class Pair:
     lossless: bool
     incarnation: int
     began: int
+    registered: int
     received: int = 0
     told: int = 0
     last: int = -1
     open: bool = False
 
     def take(self, slots: list[Slot], lost: int) -> None:
+        if slots and self.lossless:  # history before the registration is read like a lossy reader's
+            gone = range(max(self.registered, slots[0].seq - lost), slots[0].seq)
+            assert all(self.subjects[0].segment.is_hole(seq) for seq in gone), "lost what was there"
         for slot in slots:
             assert slot.data == payload(self.incarnation, slot.seq, len(slot.data)), "torn or foreign bytes"
             assert slot.seq > self.last, "seqs must strictly rise"
@@ -153,16 +159,26 @@ class RingMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.alive)
     @rule(nbytes=st.integers(0, SLOT_NBYTES), evict=st.booleans())
     def write(self, nbytes, evict) -> None:
-        data = self.text(self.segment.head, nbytes)
+        data = self.text(self.segment.next_seq, nbytes)
         answer = self.each("write", self.segments, lambda s: s.write(data, evict))
         self.blocked(answer)
 
     @precondition(lambda self: self.alive)
     @rule(n=st.integers(0, 12), evict=st.booleans())
     def write_many(self, n, evict) -> None:
-        head = self.segment.head
-        slots = [self.text(head + k) for k in range(n)]
+        first = self.segment.next_seq
+        slots = [self.text(first + k) for k in range(n)]
         answer = self.each("write_many", self.segments, lambda s: s.write_many(slots, evict))
+        self.blocked(answer)
+
+    @precondition(lambda self: self.alive)
+    @rule(gaps=st.lists(GAPS, max_size=6), nbytes=st.integers(0, SLOT_NBYTES), evict=st.booleans())
+    def write_copies(self, gaps, nbytes, evict) -> None:
+        """Leave holes of these lengths, each before a slot; -1 is a slot that is there already."""
+        ends = accumulate((gap + 1 for gap in gaps), initial=self.segment.next_seq)
+        seqs = [max(0, end - 1) for end in islice(ends, 1, None)]
+        slots = [(seq, self.text(seq, nbytes)) for seq in seqs]
+        answer = self.each("write_copies", self.segments, lambda s: s.write_copies(slots, evict))
         self.blocked(answer)
 
     @precondition(lambda self: self.alive)
@@ -175,7 +191,7 @@ class RingMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.alive and self.claimed)
     @rule(nbytes=st.sampled_from([0, 1, SLOT_NBYTES, SLOT_NBYTES + 1]))
     def commit(self, nbytes) -> None:
-        data = self.text(self.segment.head, nbytes) if nbytes <= SLOT_NBYTES else bytes(nbytes)
+        data = self.text(self.segment.next_seq, nbytes) if nbytes <= SLOT_NBYTES else bytes(nbytes)
         answer = self.each("commit", self.segments, lambda s: s.commit(data))
         self.claimed = answer.error is not None
 
@@ -250,7 +266,7 @@ class RingMachine(RuleBasedStateMachine):
         kind = "lossless" if lossless else "lossy"
         answer = self.each(f"attach {kind}", self.hosts, open_reader)
         if answer.error is None:
-            self.readers.append(Pair(found, lossless, self.incarnation, found[0].cursor))
+            self.readers.append(Pair(found, lossless, self.incarnation, found[0].cursor, found[0].segment.head))
             assert [r.cursor for r in found] == [found[0].cursor] * len(found)
 
     @precondition(lambda self: self.sync != LATEST_ONLY)
@@ -290,6 +306,7 @@ class RingMachine(RuleBasedStateMachine):
             reader.take(*answer.value)
             if answer.value[1]:
                 self.tally.add("read: lost", Answer())
+                self.tally.add(f"read: lost, {'lossless' if reader.lossless else 'lossy'}", Answer())
 
     @precondition(lambda self: any(not r.lossless for r in self.readers))
     @rule(which=st.integers(0, 9))
@@ -357,6 +374,14 @@ class RingMachine(RuleBasedStateMachine):
             case "acquire":
                 self.acquire(which, False)
 
+    @precondition(lambda self: self.alive and not self.claimed and self.readers)
+    @rule(which=st.integers(0, 9), gap=st.integers(1, 9))
+    def read_over_holes(self, which, gap) -> None:
+        """A reader that has read everything comes upon holes: too rare to wait for by chance."""
+        self.read(which, 9)
+        self.write_copies([gap, 0], SLOT_NBYTES, True)
+        self.read(which, 9)
+
     @precondition(lambda self: self.alive and not self.claimed and self.sync != LATEST_ONLY)
     @rule()
     def jam(self) -> None:
@@ -420,6 +445,9 @@ class RingMachine(RuleBasedStateMachine):
 ALWAYS = {
     "write",
     "write_many",
+    "write_copies",
+    "write_copies: ConcurrentUseError",
+    "write_copies: InvalidArgument",
     "claim",
     "claim: ConcurrentUseError",
     "commit",
@@ -439,6 +467,7 @@ ALWAYS = {
     "wait: end of stream",
     "read",
     "read: lost",
+    "read: lost, lossy",
     "read: ConcurrentUseError",
     "skip to newest",
     "peek",
@@ -459,6 +488,8 @@ WITH_LOSSLESS = {
     "seek: InvalidArgument",
     "write: BackpressureTimeout",
     "write_many: BackpressureTimeout",
+    "write_copies: BackpressureTimeout",
+    "read: lost, lossless",
     "claim: BackpressureTimeout",
     "wait: Evicted",
     "read: Evicted",

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import faulthandler
+import mmap
+import tempfile
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labhub import Schema
+from labhub import Schema, diagnose
 from labhub.datablock.batch import SLOT_HEADER
 from labhub.datablock.consumer import open_consumer
 from labhub.datablock.producer import DataBlockProducer, open_producer
-from labhub.errors import BackpressureTimeout, InvalidArgument
+from labhub.errors import BackpressureTimeout, InvalidArgument, TimeoutExpired
+from labhub.testing.harness import Remote
 
 NUMBER = Schema.infer(dtype="i8")
+PAGES = Schema.infer(dtype="u8", shape=(1024,))  # two pages a slot
 
 
-def headers_of(seqs: list[int]) -> np.ndarray:
+def headers_of(seqs: list[int], nbytes: int = 8) -> np.ndarray:
     headers = np.zeros(len(seqs), SLOT_HEADER)
     headers["seq"] = seqs
     headers["timestamp_ns"] = [1_000 + seq for seq in seqs]
-    headers["nbytes"] = 8
+    headers["nbytes"] = nbytes
     return headers
 
 
@@ -94,6 +100,79 @@ def test_more_holes_than_the_ring_holds() -> None:
             assert (batch.seq.tolist(), batch.lost, c.lost) == ([1_000_000], 999_998, 999_998)
             assert next(lossy.batches()).seq.tolist() == [1_000_000]
             assert lossy.lost == 1_000_000
+
+
+class DyingCopier:
+    """A producer that is killed in the middle of a slot: its source is a file that has become shorter."""
+
+    def __init__(self) -> None:
+        faulthandler.disable()
+        self._producer = open_producer("x", PAGES, capacity=4)
+
+    def copy(self, seqs: list[int]) -> None:
+        rows = np.repeat(np.array(seqs, "u8")[:, np.newaxis], PAGES.shape[0], axis=1)
+        self._producer.write_copies(rows, headers_of(seqs, PAGES.slot_nbytes))
+
+    def die(self, seq: int) -> None:
+        with tempfile.TemporaryFile() as file:
+            file.truncate(PAGES.slot_nbytes)
+            source = np.frombuffer(mmap.mmap(file.fileno(), PAGES.slot_nbytes), "u8")
+            source[:] = seq
+            file.truncate(PAGES.slot_nbytes // 2)
+            self._producer.write_copies(source, headers_of([seq], PAGES.slot_nbytes))
+
+
+@pytest.mark.parametrize("holes", [0, 1, 2, 3])
+def test_a_slot_that_is_half_overwritten_behind_holes_is_not_read(holes) -> None:
+    """Holes take the place of older slots as well: what is overwritten has no gaps, which reading relies on."""
+    with Remote(DyingCopier) as copier:
+        copier.call("copy", [0, 1, 2, 3])
+        with pytest.raises(EOFError):
+            copier.call("die", 4 + holes)
+    with open_consumer("x", PAGES, start="oldest") as c:
+        batch = c._read(4, None)
+        seqs = [] if batch is None else batch.seq.tolist()
+        assert seqs == list(range(holes + 1, 4))
+        assert batch is None or [set(row) for row in batch.data.tolist()] == [{seq} for seq in seqs]
+        assert c.lost == holes + 1
+        assert c.snapshot().seq.tolist() == seqs
+        assert diagnose("x").slots["writing"] == holes + 1
+        with open_producer("x", PAGES, capacity=4) as successor:
+            assert successor.next_seq == 4
+            successor.write(np.full(PAGES.shape, 4, "u8"))
+            assert next(c.batches()).data.tolist() == [[4] * 1024]
+
+
+def test_history_passes_over_holes() -> None:
+    with open_producer("x", NUMBER, capacity=8) as p, open_consumer("x", NUMBER) as c:
+        seqs = [0, 1, 2, 3, 7]
+        headers = headers_of(seqs)
+        headers["timestamp_ns"] = [10**9 * (seq + 1) for seq in seqs]
+        p.write_copies(np.array(seqs), headers)
+        assert diagnose("x").slots == {"empty": 0, "committed": 5, "holes": 3, "writing": 0, "uncommitted": 0}
+        for seconds in range(9):
+            expected = [seq for seq in seqs if seq >= 7 - seconds]
+            assert c.snapshot(seconds=seconds).seq.tolist() == expected
+
+
+def test_the_newest_slot_is_no_hole() -> None:
+    with (
+        open_producer("x", NUMBER, capacity=4, evict_after=None, timeout=0.0) as p,
+        open_consumer("x", NUMBER, mode="lossless") as reader,
+        open_consumer("x", NUMBER) as c,
+    ):
+        copy(p, [0, 1, 2, 3])
+        assert reader._read(2, None) is not None
+        with pytest.raises(BackpressureTimeout):
+            copy(p, [9])
+        assert (p.next_seq, c.latest(timeout=0).seq.tolist()) == (6, [3])
+        assert c.snapshot(seconds=1).seq.tolist() == [2, 3]
+        while reader.lag:
+            reader._read(4, None)
+        with pytest.raises(BackpressureTimeout):
+            copy(p, [13])
+        with pytest.raises(TimeoutExpired):
+            c.latest(timeout=0)
 
 
 steps = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 6), st.booleans()), max_size=30)

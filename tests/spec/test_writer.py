@@ -97,7 +97,7 @@ def test_the_two_take_each_other_over() -> None:
         first.claim()
         first.abandon()
         assert _native.slot_states(segment_directory(), "x") == {
-            "empty": 4, "committed": 3, "writing": 1, "uncommitted": 0
+            "empty": 4, "committed": 3, "holes": 0, "writing": 1, "uncommitted": 0
         }  # fmt: skip
         with RealLabhub() as real:
             assert real.ask("produce", name="x", capacity=8) == {"took_over": True, "epoch": 2}

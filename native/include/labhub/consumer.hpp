@@ -370,13 +370,14 @@ class Consumer : public Endpoint {
     return segment_->slot(i).seq.load(std::memory_order_relaxed) == complete(i);
   }
 
-  // A hole (Producer::write_copies) is not: its place keeps the seq of an older slot.
+  // A hole (Producer::write_copies) is not: its seq is that of a slot that was begun and never finished.
   bool overwritten(std::uint64_t i) const {
     std::atomic_thread_fence(std::memory_order_acquire);  // pairs as the one in intact
     return segment_->slot(i).seq.load(std::memory_order_relaxed) > complete(i);
   }
 
-  // How many of the slots first .. first + n are overwritten. The producer overwrites in order, so they are a prefix.
+  // How many of the slots first .. first + n are overwritten. The producer overwrites in order, also where it leaves holes,
+  // so they are a prefix.
   std::uint64_t clobbered(std::uint64_t first, std::uint64_t n) const {
     std::uint64_t low = 0, high = n;
     while (low < high) {

@@ -21,7 +21,7 @@
   X(takeover_locked) X(takeover_accepted) X(leftover_unlinked) X(replace_ended) X(replace_unlinked) \
   X(owner_pid_stored) X(owner_epoch_stored) X(repair_found_complete) X(repair_done) \
   X(claim_found_room) X(claim_odd) X(payload_half_written) X(payload_written) X(commit_fields_stored) \
-  X(commit_complete) X(commit_stored) X(commit_word_exchanged) X(commit_woken) X(many_slot_complete) X(aborted) \
+  X(commit_complete) X(commit_stored) X(commit_word_exchanged) X(commit_woken) X(many_slot_complete) X(hole_left) X(aborted) \
   X(full_waiting_announced) X(full_scanned) X(evict_decided) X(evict_done) \
   X(end_flag_stored) X(end_readers_woken) X(end_producer_woken) X(close_unlinked) X(close_unlocked) \
   X(bury_locked) X(bury_ended) X(bury_unlinked) \

@@ -95,7 +95,7 @@ struct alignas(kLine) CursorLine {
 };
 
 struct alignas(kLine) SlotHeader {
-  std::atomic<std::uint64_t> seq;  // 2 i + 1 while slot i is written, 2 i + 2 once it is complete
+  std::atomic<std::uint64_t> seq;  // 2 i + 1 while slot i is written and for ever in a hole, 2 i + 2 once it is complete
   std::atomic<std::int64_t> timestamp_ns;
   std::atomic<std::uint64_t> nbytes;
   std::atomic<std::uint32_t> flags;

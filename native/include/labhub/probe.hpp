@@ -77,11 +77,11 @@ inline void reset_counters(const std::string& directory, const std::string& name
 }
 
 struct SlotStates {
-  std::uint64_t empty = 0, committed = 0, writing = 0, uncommitted = 0;
+  std::uint64_t empty = 0, committed = 0, holes = 0, writing = 0, uncommitted = 0;
 };
 
-// How the slots of a segment stand: never used, committed, being written (or left so by a producer that died or aborted),
-// complete but not committed yet.
+// How the slots of a segment stand: never used, committed, passed over, being written (or left so by a producer that died
+// or aborted), complete but not committed yet.
 inline SlotStates slot_states(const std::string& directory, const std::string& name) {
   check_name(name);
   const DirectoryHandle dir(directory, false);
@@ -90,10 +90,10 @@ inline SlotStates slot_states(const std::string& directory, const std::string& n
   SlotStates states;
   for (std::uint64_t k = 0; k < segment.capacity; ++k) {
     const std::uint64_t seq = segment.slot(k).seq.load(std::memory_order_acquire);  // pairs with finish_slot
+    const bool published = seq <= 2 * segment.header().commit.commit.load(std::memory_order_acquire);
     if (seq == 0) ++states.empty;
-    else if (seq & 1) ++states.writing;
-    else if (seq <= complete(segment.header().commit.commit.load(std::memory_order_acquire)) - 2) ++states.committed;
-    else ++states.uncommitted;
+    else if (seq & 1) ++(published ? states.holes : states.writing);
+    else ++(published ? states.committed : states.uncommitted);
   }
   return states;
 }

@@ -127,6 +127,7 @@ class Producer : public Endpoint {
       pass_over(h.seq - head_, p, i);
       open_slot(p, i);
       std::memcpy(segment_->payload(head_), data + written * segment_->slot_nbytes, h.nbytes);
+      LABHUB_FAILPOINT(payload_written);
       finish_slot(head_, h.nbytes, h.timestamp_ns, h.flags & 1 ? h.checksum : nullptr);
       claimed_ = false;
       publish(head_ + 1);
@@ -193,13 +194,20 @@ class Producer : public Endpoint {
   }
 
   // Leave holes. They take the place of older slots as slots do, so lossless readers must be done with those; once they
-  // are done with all, any number can be left at once. The next commit publishes them, so that the newest slot is none;
-  // unless they fill the ring, and lossless readers must see them to move on.
+  // are done with all, any number can be left at once. Each is a slot that is begun and never finished: readers look for
+  // what was overwritten by bisection (Consumer::clobbered), which needs the places to be taken one after the other.
+  // Of more holes than there are places, each place is begun for its last one, the oldest place first. The next commit
+  // publishes them, so that the newest slot is none; unless they fill the ring, and lossless readers must see them to move
+  // on.
   void pass_over(std::uint64_t n, const Patience& p, Interrupted i) {
     if (n && claimed_) throw Fault(Code::concurrent, "a slot of " + path_ + " is open; commit or abort it first");
     while (n) {
       if (!has_room()) wait_for_room(p, i);
       const std::uint64_t step = room() == segment_->capacity ? n : std::min(n, room());
+      for (std::uint64_t k = 0; k < std::min(step, segment_->capacity); ++k) {
+        begin_slot(head_ + k + (step - 1 - k) / segment_->capacity * segment_->capacity);
+        LABHUB_FAILPOINT(hole_left);
+      }
       n -= step;
       head_ += step;
       if (room() == 0) publish(head_);

@@ -117,6 +117,19 @@ void produce_many() {
   p.write_many(reinterpret_cast<const std::uint8_t*>(words), 4, patient, never, written);
 }
 
+// Slots of another ring, with holes: some, more than the ring holds, none.
+void copy() {
+  Producer p(directory, name, shape_of());
+  std::uint64_t words[3 * kWords], written = 0;
+  HeaderCopy headers[3]{};
+  for (std::uint64_t k = 0; k < 3; ++k) {
+    headers[k].seq = p.head() + 2 + (k ? 2 * kCapacity + k : 0);
+    headers[k].nbytes = kSlot;
+    fill(words + k * kWords, headers[k].seq, 0, kWords);
+  }
+  p.write_copies(reinterpret_cast<const std::uint8_t*>(words), headers, 3, patient, never, written);
+}
+
 // A lossless consumer elsewhere does not read: it is evicted, although it lives.
 void evict() {
   Producer p(directory, name, shape_of());
@@ -186,7 +199,8 @@ void be_evicted() {
 
 const std::map<std::string, std::function<void()>> scenarios = {
     {"seed", seed}, {"seed_closing", seed_closing}, {"seed_unfinished", seed_unfinished},
-    {"produce", produce}, {"produce_many", produce_many}, {"evict", evict}, {"replace", replace}, {"bury", bury},
+    {"produce", produce}, {"produce_many", produce_many}, {"copy", copy},
+    {"evict", evict}, {"replace", replace}, {"bury", bury},
     {"consume_lossless", consume_lossless}, {"consume_lossy", consume_lossy}, {"hold_slot", hold_slot},
     {"unblock", unblock}, {"unblock_by_leaving", unblock_by_leaving}, {"be_evicted", be_evicted},
 };

@@ -60,6 +60,7 @@ PRODUCERS = {
     "create beside an unfinished file": Scenario("produce", ("seed_unfinished",)),
     "take over": Scenario("produce", ("seed",)),
     "take over and write many": Scenario("produce_many", ("seed",)),
+    "create and write copies": Scenario("copy"),
     "evict a stuck reader": Scenario("evict", ("seed",), stuck=True),
     "replace": Scenario("replace", ("seed",)),
     "remove a leftover": Scenario("produce", ("seed_closing",)),
