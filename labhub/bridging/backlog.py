@@ -103,6 +103,16 @@ class Backlog:
             known = first.instance == instance and first.first_seq <= seq < first.next_seq
             return self._generation, first.instance, seq if known else first.first_seq
 
+    def repeat_end(self) -> None:
+        """Send the end of the stream again, if it was sent, and nothing after it.
+
+        Who was cut off when the channel ended has perhaps not got it; with it, it learns what else it has not got.
+        """
+        with self._changed:
+            if not self._unsent and self._sent and self._sent[-1].end:
+                self._unsent.append((time.monotonic(), self._sent.pop()))
+                self._changed.notify_all()
+
     def _is_missing(self, message: Message, instance: bytes, seq: int) -> bool:
         """Whether somebody who needs that slot next has not got this: it is behind it, or of a later incarnation."""
         if message.instance == instance:

@@ -44,6 +44,10 @@ def produce(channel, n, rate=0.0, **options):
             time.sleep(1 / rate)
     return [p.stats()["blocked_ns"] / 1e9, p.stats()["evictions"]]
 
+def finish(channel):
+    producers.pop(channel).close()
+    return True
+
 def read(channel, until, timeout=60.0, mode="lossless"):
     "Read up to a seq; first and number of what came, and what was lost; every slot is checked."
     hub.wait_for(channel, timeout)

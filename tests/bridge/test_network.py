@@ -101,6 +101,20 @@ def test_a_cut_that_outlasts_the_backlog_is_counted_to_the_last_slot(pair, wait_
     pair.end()
 
 
+def test_a_channel_that_ends_during_a_cut_arrives_to_its_end(pair, wait_until) -> None:
+    lab, office = pair.lab, pair.office
+    lab("produce('x', 200)")
+    assert office("read('x', 200)") == [0, 200, 0, 200]
+    pair.cable.cut(silently=True)
+    assert_unhindered(lab("produce('x', 2000)"))
+    assert lab("finish('x')")
+    wait_until(lambda: office.state("imports") == "cut", PATIENCE, "the notice of the cut")
+    pair.cable.mend(silently=True)
+    assert office("read('x', 2200)") == [200, 2000, 0, 2200]
+    wait_until(lambda: pair.books() == ("ended", 2200), PATIENCE, "the end")
+    pair.end()
+
+
 @pytest.mark.parametrize(
     "how", [{"delay": 0.04, "jitter": 0.005}, {"loss": 0.05}, {"delay": 0.04, "jitter": 0.005, "loss": 0.05}]
 )
@@ -157,4 +171,17 @@ def test_what_does_not_wait_for_a_bad_cable_is_counted_to_the_last_slot(bad_pair
     first, got, lost, cursor = office("read('x', 8200, mode='stream')")
     assert (first, got + lost) == (200, cursor - 200)
     assert lost > 0
+    bad_pair.end()
+
+
+def test_a_channel_that_does_not_wait_for_a_slow_cable_ends(bad_pair, wait_until) -> None:
+    lab, office, cable = bad_pair.lab, bad_pair.office, bad_pair.cable
+    lab("produce('x', 200, lossless=False)")
+    assert office("read('x', 200, mode='stream')") == [0, 200, 0, 200]
+    cable.disturb(rate=4e5)
+    assert_unhindered(lab("produce('x', 8000, rate=8000)"))
+    assert lab("finish('x')")
+    wait_until(lambda: bad_pair.books() == ("ended", 8200), PATIENCE, "the end, which is not dropped")
+    assert office("status()")["imports"][0]["lost"] > 0
+    assert cable.lost > 0
     bad_pair.end()

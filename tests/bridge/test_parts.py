@@ -123,6 +123,25 @@ def test_a_message_says_what_it_follows() -> None:
     assert sent_now(backlog) == [(1, 40), (1, 0)]
 
 
+def test_the_end_is_repeated_if_it_was_sent_and_is_the_last_word() -> None:
+    backlog = Backlog(1 << 20)
+    backlog.append(message(0, 10))
+    assert sent_now(backlog) == [(0, 0)]
+    backlog.repeat_end()
+    assert sent_now(backlog) == []
+    backlog.append(Message.the_end(ONE, 10, 1))
+    backlog.repeat_end()  # it has not been sent yet
+    assert sent_now(backlog) == [(0, 10)]
+    backlog.repeat_end()
+    assert backlog.take(0.0)[1] == 10, "who has not got the slots before it must see that"
+    assert backlog.rewind(ONE, 0, 0.0) == (1, ONE, 0)
+    assert sent_now(backlog) == [(1, 0), (1, 10)]
+    backlog.append(message(0, 10, TWO))
+    assert sent_now(backlog) == [(1, 0)]
+    backlog.repeat_end()
+    assert sent_now(backlog) == []
+
+
 def test_nothing_is_known_before_the_first_look() -> None:
     backlog = Backlog(1 << 20)
     assert backlog.rewind(b"", 0, 0.0) is None
