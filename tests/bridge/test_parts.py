@@ -86,6 +86,15 @@ def test_what_was_sent_can_be_sent_again() -> None:
     assert sent_now(backlog) == []
 
 
+def test_who_asks_first_gets_what_was_sent_before_the_answer() -> None:
+    backlog = Backlog(1 << 20)
+    backlog.append(message(0, 10))
+    assert sent_now(backlog) == [(0, 0)]
+    assert backlog.rewind(b"", 0, 0.0) == (1, ONE, 0)
+    assert sent_now(backlog) == [(1, 0)]
+    assert backlog.rewind(b"", 0, 0.0) == (1, ONE, 10)
+
+
 def test_of_a_later_incarnation_all_is_sent_again() -> None:
     backlog = Backlog(1 << 20)
     backlog.append(message(0, 10))
