@@ -105,6 +105,9 @@ class BadCable:
         self._carrier = Python(here, "from tests.bridge.bad_cable import Carrier\ncarrier = Carrier()")
         here.ip("link", "set", "dev", DEVICES[1], "netns", str(there.pid))
         plug_in(here, there, *DEVICES)
+        for place in (here, there):  # what loss costs should not differ by machine: BBR, for one, sends on regardless
+            chosen = place.run("sh", "-c", "echo reno > /proc/sys/net/ipv4/tcp_congestion_control")
+            assert chosen.returncode == 0, chosen.stderr
 
     def disturb(self, **how: float) -> None:
         """Delay and lose packets as in `Quality`; without a word, no more."""

@@ -15,8 +15,11 @@ from tests.faults.network_namespaces import HERE, Cable, Place, can_be_made
 
 PATIENCE = 60
 ENDPOINT = f"tcp/{HERE}:7447"
-LEASE_MS = 2000
-"""After so long without a sign of life Zenoh takes the other side for gone (10 s unless configured)."""
+MOST = 1 << 16
+"""What a reader that waits for its turn may be behind, which is a whole ring (in slots)."""
+LEASE_MS, PATIENT_LEASE_MS = 2000, 10_000
+"""After so long without a sign of life Zenoh takes the other side for gone. The second is Zenoh's own: TCP may be
+silent for seconds where packets are lost, and a message that was cut off begins anew."""
 
 pytestmark = pytest.mark.skipif(not can_be_made(), reason="network namespaces and virtual cables cannot be made here")
 
@@ -24,12 +27,12 @@ pytestmark = pytest.mark.skipif(not can_be_made(), reason="network namespaces an
 class Pair:
     """Two machines, their cable, and their bridges."""
 
-    def __init__(self, stack: ExitStack, base: Path, kind: type[Cable | BadCable]) -> None:
+    def __init__(self, stack: ExitStack, base: Path, kind: type[Cable | BadCable], lease_ms: int) -> None:
         here = Place(stack)
         there = Place(stack, within=here)
         self.cable = kind(here, there)
         self._config = base / "zenoh.json5"
-        transport = {"shared_memory": {"enabled": False}, "link": {"tx": {"lease": LEASE_MS}}}
+        transport = {"shared_memory": {"enabled": False}, "link": {"tx": {"lease": lease_ms}}}
         quiet = {"scouting": {"multicast": {"enabled": False}}, "listen": {"endpoints": []}}
         self._config.write_text(json.dumps(quiet | {"transport": transport}))
         self.lab, self.office = Machine(here, base, "lab"), Machine(there, base, "office")
@@ -54,7 +57,7 @@ class Pair:
 @pytest.fixture
 def pair(private_dirs) -> Iterator[Pair]:
     with ExitStack() as stack:
-        yield Pair(stack, private_dirs, Cable)
+        yield Pair(stack, private_dirs, Cable, LEASE_MS)
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def bad_pair(private_dirs) -> Iterator[Pair]:
     if not bad_ones_can_be_made():
         pytest.skip("TUN devices cannot be made here")
     with ExitStack() as stack:
-        yield Pair(stack, private_dirs, BadCable)
+        yield Pair(stack, private_dirs, BadCable, PATIENT_LEASE_MS)
 
 
 @pytest.mark.parametrize("silently", [False, True])
@@ -123,11 +126,12 @@ def test_a_long_or_a_bad_cable_loses_nothing(bad_pair, how) -> None:
     cable.disturb(**how)
     lab("produce('x', 500)")
     assert office("read('x', 500)") == [0, 500, 0, 500]
-    assert_unhindered(lab("produce('x', 2000)"))
-    assert office("read('x', 2500)") == [500, 2000, 0, 2500]
-    origin = office("origin('x')")
-    assert abs(origin["clock_offset_ns"]) <= origin["clock_round_trip_ns"] / 2  # it is one clock
-    assert origin["clock_round_trip_ns"] >= 2e9 * (how.get("delay", 0.0) - how.get("jitter", 0.0))
+    assert_unhindered(lab("produce('x', 1000)"))
+    assert office("read('x', 1500)") == [500, 1000, 0, 1500]
+    if "loss" not in how:  # with it, the question for the clock may go without an answer
+        origin = office("origin('x')")
+        assert abs(origin["clock_offset_ns"]) <= origin["clock_round_trip_ns"] / 2  # it is one clock
+        assert origin["clock_round_trip_ns"] >= 2e9 * (how["delay"] - how["jitter"])
     assert 0.4 < cable.lost / (cable.carried + cable.lost) / how["loss"] < 2.5 if "loss" in how else not cable.lost
     bad_pair.end()
 
@@ -136,18 +140,19 @@ def test_a_very_bad_cable_costs_slots_and_not_the_producer(bad_pair, wait_until)
     lab, office, cable = bad_pair.lab, bad_pair.office, bad_pair.cable
     assert lab("leave()")
     bad_pair.export(buffer_nbytes=1 << 20)
-    lab("produce('x', 1000, rate=2000, capacity=1 << 16)")
+    lab(f"produce('x', 1000, rate=2000, capacity={MOST})")
     assert office("read('x', 1000)") == [0, 1000, 0, 1000]
     assert lab.state("exports") == "sending"  # a good cable carries 1 MB/s
-    cable.disturb(loss=0.3, delay=0.02)
+    cable.disturb(loss=0.3, delay=0.05)
 
     def given_up() -> bool:
-        assert_unhindered(lab("produce('x', 200, rate=2000)"))
+        assert_unhindered(lab("produce('x', 500, rate=5000)"))
+        assert lab("producers['x'].next_seq") < MOST, "more would make the office's reader hold up its copy"
         export = lab("status()")["exports"][0]
         return export["state"] == "network cannot keep up" and export["lost"] > 0
 
     wait_until(given_up, PATIENCE, "more than a bad cable carries")
-    assert cable.lost > 100
+    wait_until(lambda: cable.lost > 10, PATIENCE, "the loss of packets")
     cable.disturb()
     assert_unhindered(lab("produce('x', 1)"))
     written = lab("producers['x'].next_seq")

@@ -69,6 +69,18 @@ class Place:
         return process
 
 
+# One that fails ends at once: waiting for what its threads are at, it would leave who asked without an answer.
+LOOP = """
+import json, os, sys, traceback
+print("ready", flush=True)
+try:
+    for line in sys.stdin: print(json.dumps(eval(line)), flush=True)
+except BaseException:
+    traceback.print_exc()
+    os._exit(1)
+"""
+
+
 class Python:
     """A Python over there, which evaluates expressions and sends their values back as JSON.
 
@@ -76,9 +88,7 @@ class Python:
     """
 
     def __init__(self, place: Place, program: str, *before: str) -> None:
-        loop = "\nimport json, sys\nprint('ready', flush=True)\n"
-        loop += "for line in sys.stdin: print(json.dumps(eval(line)), flush=True)\n"
-        self.process = place.start(*before, sys.executable, "-c", program + loop)
+        self.process = place.start(*before, sys.executable, "-c", program + LOOP)
         assert self.process.stdout.readline() == "ready\n"
 
     def __call__(self, expression: str) -> Any:
