@@ -30,6 +30,7 @@ class Backlog:
         self._generation = 0
         self._end: tuple[bytes, int] | None = None
         self._before: tuple[bytes, int] | None = None  # what was taken last: its instance, and the seq behind it
+        self._told = False  # whether anybody was told where it goes on
         self._lost_at = -math.inf
         self._changed = threading.Condition()
         self._closed = False
@@ -77,7 +78,7 @@ class Backlog:
         ----------
         instance : bytes
             The incarnation that it belongs to: of a later one everything is sent again. Empty if the other side has
-            nothing yet, and needs nothing that was sent.
+            nothing yet: then it needs nothing that was sent, unless it is the first one to ask.
         seq : int
             The slot that it needs next.
         timeout : float
@@ -91,7 +92,8 @@ class Backlog:
         with self._changed:
             if not self._changed.wait_for(lambda: self._end or self._closed, timeout) or self._end is None:
                 return None
-            if instance:
+            asks_first, self._told = not self._told, True  # what was sent before the first answer, nobody could use
+            if instance or (asks_first and self._sent):
                 while self._sent and self._is_missing(self._sent[-1], instance, seq):
                     self._unsent.appendleft((time.monotonic(), self._sent.pop()))
                 self._before = (self._sent[-1].instance, self._sent[-1].next_seq) if self._sent else None
@@ -102,6 +104,16 @@ class Backlog:
             first = self._unsent[0][1]
             known = first.instance == instance and first.first_seq <= seq < first.next_seq
             return self._generation, first.instance, seq if known else first.first_seq
+
+    def repeat_end(self) -> None:
+        """Send the end of the stream again, if it was sent, and nothing after it.
+
+        Who was cut off when the channel ended has perhaps not got it; with it, it learns what else it has not got.
+        """
+        with self._changed:
+            if not self._unsent and self._sent and self._sent[-1].end:
+                self._unsent.append((time.monotonic(), self._sent.pop()))
+                self._changed.notify_all()
 
     def _is_missing(self, message: Message, instance: bytes, seq: int) -> bool:
         """Whether somebody who needs that slot next has not got this: it is behind it, or of a later incarnation."""

@@ -87,6 +87,7 @@ class Export:
         self._boot_id = str(origin.get("boot_id", liveness.boot_id()))
         self._backlog = Backlog(buffer_nbytes if self.lossless else LOSSY_NBYTES)
         self._reader: Consumer | None = None
+        self._last: Offer | None = None  # of the incarnation that is being read, or was until it ended
         self._scratch = bytearray()
         self._trouble = ""
         self._sent = 0
@@ -97,6 +98,7 @@ class Export:
         control = zenoh.CongestionControl.BLOCK if self.lossless else zenoh.CongestionControl.DROP
         self._publisher = session.declare_publisher(address.data, congestion_control=control)
         self._queryable = session.declare_queryable(address.offer, self._answer)
+        self._imports = session.liveliness().declare_subscriber(address.imported("*"), self._joined)
         self._token: zenoh.LivelinessToken | None = None
         self._threads = [
             threading.Thread(target=self._read, name=f"export {address.channel}", daemon=True),
@@ -170,9 +172,10 @@ class Export:
     def _read_one(self) -> None:
         mode: Mode = "lossless" if self.lossless else "stream"
         with self._hub.consumer(self.address.channel, mode, start="oldest") as reader:
+            instance = reader.instance_id
+            self._last = self._described(reader)
             self._reader = reader
             self._trouble = ""
-            instance = reader.instance_id
             self._backlog.begin(instance, reader.cursor)
             max_slots = max(1, MESSAGE_NBYTES // max(1, reader.schema.slot_nbytes))
             try:
@@ -233,8 +236,13 @@ class Export:
             if taken is None:
                 continue
             generation, follows, message = taken
+            attachment = message.attachment(self._run, generation, follows)
             try:
-                self._publisher.put(message.payload, attachment=message.attachment(self._run, generation, follows))
+                if message.end:  # the one that is never dropped: no later one would tell what is missing
+                    control = zenoh.CongestionControl.BLOCK
+                    self._session.put(self.address.data, b"", attachment=attachment, congestion_control=control)
+                else:
+                    self._publisher.put(message.payload, attachment=attachment)
             except zenoh.ZError:  # the session was closed
                 return
             self._sent += len(message.headers)
@@ -257,26 +265,35 @@ class Export:
             return
         question.reply(self.address.offer, msgspec.json.encode(offer))
 
+    def _joined(self, sample: zenoh.Sample) -> None:
+        if sample.kind == zenoh.SampleKind.PUT:
+            self._backlog.repeat_end()
+
     def _offer(self, instance: bytes, seq: int) -> Offer | None:
         self._wanted.set()
         known = self._backlog.rewind(instance, seq, wire.ANSWER_PATIENCE)
-        reader = self._reader
-        if known is None or reader is None:
+        last, reader = self._last, self._reader
+        if known is None or last is None or (reader is None and not instance):  # it has ended, for who has none of it
             return None
         generation, current, resume = known
-        if current != reader.instance_id:  # the rest of the one before is still on its way
+        if current.hex() != last.instance:  # the rest of the one before is still on its way
             return None
+        epoch = last.epoch if reader is None else reader.epoch
+        return msgspec.structs.replace(last, epoch=epoch, resume=resume, generation=generation)
+
+    def _described(self, reader: Consumer) -> Offer:
+        """What is said of the channel, wherever it goes on."""
         return Offer(
             version=wire.VERSION,
             run=self._run,
-            instance=current.hex(),
+            instance=reader.instance_id.hex(),
             schema=reader.schema.to_json(),
             capacity=reader.capacity,
             lossless=self.lossless,
             checksum_policy=reader.checksum_policy.wire,
             epoch=reader.epoch,
-            resume=resume,
-            generation=generation,
+            resume=0,
+            generation=0,
             path=self._path,
             host=self._host,
             boot_id=self._boot_id,
@@ -297,6 +314,7 @@ class Export:
         with contextlib.suppress(zenoh.ZError):
             self.disappeared()
             self._queryable.undeclare()
+            self._imports.undeclare()
         self._threads[0].join(5.0)
         with contextlib.suppress(zenoh.ZError):
             self._publisher.undeclare()

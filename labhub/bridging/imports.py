@@ -80,6 +80,7 @@ class Import:
         self._closing = threading.Event()
         # Bounded: while the copy's readers hold it up, Zenoh's thread waits here, and so does the network.
         self._subscriber = session.declare_subscriber(address.data, zenoh.handlers.FifoChannel(INBOX))
+        self._token = session.liveliness().declare_token(address.imported(identity))
         self._threads = [
             threading.Thread(target=self._receive, name=f"import {address}", daemon=True),
             threading.Thread(target=self._listen, name=f"hear of {address}", daemon=True),
@@ -200,6 +201,8 @@ class Import:
         head = wire.decode(attachment, b"", None)
         if offer is not None and head.run != offer.run and offer.run in self._tokens:
             return  # of a second bridge on the same hub, which exports the same
+        if head.message.end and self._known == (head.message.instance, head.message.first_seq):
+            return  # it has ended here, too
         if copy is None or offer is None or (head.run, head.message.instance) != (offer.run, copy.instance):
             self._agree()
             copy, offer = self._copy, self._offer
@@ -236,6 +239,7 @@ class Import:
         self._closing.set()
         with contextlib.suppress(zenoh.ZError):
             self._subscriber.undeclare()
+            self._token.undeclare()
         self.tell("again", "")  # it need not wait for more
         for thread in self._threads:
             thread.join(10.0)

@@ -18,8 +18,8 @@ PROBE_TIMEOUT = 2.0
 QUERY_TIMEOUT = 3.0
 """How long another bridge may take to answer (in seconds)."""
 TX_BATCHES = 16
-"""Batches of 64 KiB that may wait for a connection, the most that Zenoh allows. With its default of two, a slot of 1 MiB
-is handed over in sixteen pieces, each of which waits for one thread to wake the other (docs/bridge.md has figures)."""
+"""Batches of 64 KiB that may wait for a connection, the most that Zenoh allows. With its default of two, each piece of
+a large slot waits until one thread has woken the other (docs/bridge.md has figures)."""
 
 
 def configuration(connect: Sequence[str], listen: Sequence[str], path: str | Path | None) -> zenoh.Config:

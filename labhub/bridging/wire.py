@@ -65,6 +65,10 @@ class Address(NamedTuple):
         """Key of the liveliness token of one run of its export."""
         return f"{self.base}/alive/{run}"
 
+    def imported(self, by: str) -> str:
+        """Key of the liveliness token of its import by a hub."""
+        return f"{self.base}/imported/{by}"
+
     def __str__(self) -> str:
         return f"{self.site}/{self.channel}"
 

@@ -44,12 +44,16 @@ def produce(channel, n, rate=0.0, **options):
             time.sleep(1 / rate)
     return [p.stats()["blocked_ns"] / 1e9, p.stats()["evictions"]]
 
-def read(channel, until, timeout=60.0):
+def finish(channel):
+    producers.pop(channel).close()
+    return True
+
+def read(channel, until, timeout=60.0, mode="lossless"):
     "Read up to a seq; first and number of what came, and what was lost; every slot is checked."
     hub.wait_for(channel, timeout)
     c = producers.get("reader " + channel)
     if c is None or c.closed:
-        c = producers["reader " + channel] = hub.consumer(channel, "lossless", start="oldest")
+        c = producers["reader " + channel] = hub.consumer(channel, mode, start="oldest")
     first, n, before = c.cursor, 0, c.lost
     while c.cursor < until:
         b = c.next_batch(4096, 1, timeout, False)

@@ -125,7 +125,7 @@ def test_the_end_and_the_return_of_a_channel(pair, wait_until) -> None:
         assert [k for batch in ending.batches(timeout=PATIENCE) for k in batch.data.tolist()] == list(range(10))
         assert numbers(following, 10) == list(range(10))
         wait_until(lambda: not there.channels(), PATIENCE, "the end of the channel over there")
-        assert back.status.imports[0].state == "ended"
+        wait_until(lambda: back.status.imports[0].state == "ended", PATIENCE)
         wait_until(lambda: out.status.exports[0].state == "gone", PATIENCE)
         with here.producer("x", dtype="i8") as p:
             p.write_many(range(5))

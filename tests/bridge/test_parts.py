@@ -86,6 +86,15 @@ def test_what_was_sent_can_be_sent_again() -> None:
     assert sent_now(backlog) == []
 
 
+def test_who_asks_first_gets_what_was_sent_before_the_answer() -> None:
+    backlog = Backlog(1 << 20)
+    backlog.append(message(0, 10))
+    assert sent_now(backlog) == [(0, 0)]
+    assert backlog.rewind(b"", 0, 0.0) == (1, ONE, 0)
+    assert sent_now(backlog) == [(1, 0)]
+    assert backlog.rewind(b"", 0, 0.0) == (1, ONE, 10)
+
+
 def test_of_a_later_incarnation_all_is_sent_again() -> None:
     backlog = Backlog(1 << 20)
     backlog.append(message(0, 10))
@@ -121,6 +130,25 @@ def test_a_message_says_what_it_follows() -> None:
     assert backlog.take(0.0)[1] == 30
     backlog.append(message(0, 10, TWO))
     assert sent_now(backlog) == [(1, 40), (1, 0)]
+
+
+def test_the_end_is_repeated_if_it_was_sent_and_is_the_last_word() -> None:
+    backlog = Backlog(1 << 20)
+    backlog.append(message(0, 10))
+    assert sent_now(backlog) == [(0, 0)]
+    backlog.repeat_end()
+    assert sent_now(backlog) == []
+    backlog.append(Message.the_end(ONE, 10, 1))
+    backlog.repeat_end()  # it has not been sent yet
+    assert sent_now(backlog) == [(0, 10)]
+    backlog.repeat_end()
+    assert backlog.take(0.0)[1] == 10, "who has not got the slots before it must see that"
+    assert backlog.rewind(ONE, 0, 0.0) == (1, ONE, 0)
+    assert sent_now(backlog) == [(1, 0), (1, 10)]
+    backlog.append(message(0, 10, TWO))
+    assert sent_now(backlog) == [(1, 0)]
+    backlog.repeat_end()
+    assert sent_now(backlog) == []
 
 
 def test_nothing_is_known_before_the_first_look() -> None:

@@ -98,8 +98,12 @@ def test_a_network_that_cannot_keep_up_costs_slots_and_not_the_producer(endpoint
     first, n, lost, cursor = office(f"read('x', {total + 1})")
     assert (first, n + lost, cursor) == (100, written + 1, total + 1)
     assert lost > 0
-    imported = office("status()")["imports"][0]
-    assert imported["received"] + imported["lost"] == total + 1
+
+    def is_booked() -> bool:  # a moment after it can be read
+        imported = office("status()")["imports"][0]
+        return imported["received"] + imported["lost"] == total + 1
+
+    wait_until(is_booked, PATIENCE)
     assert office("end()")
     assert lab("end()")
 

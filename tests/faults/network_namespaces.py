@@ -15,9 +15,10 @@ from tests.conftest import wait_until
 HERE, THERE = "10.77.0.1", "10.77.0.2"
 
 
-def can_be_made() -> bool:
-    """Whether this user may make user and network namespaces, with a virtual cable between two."""
-    command = ["unshare", "-rn", "ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1"]
+def can_be_made(*what: str) -> bool:
+    """Whether this user may make user and network namespaces, and a virtual cable in there, or what ``ip`` is told."""
+    words = what or ("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
+    command = ["unshare", "-rn", "ip", *words]
     try:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
     except OSError:
@@ -68,6 +69,18 @@ class Place:
         return process
 
 
+# One that fails ends at once: waiting for what its threads are at, it would leave who asked without an answer.
+LOOP = """
+import json, os, sys, traceback
+print("ready", flush=True)
+try:
+    for line in sys.stdin: print(json.dumps(eval(line)), flush=True)
+except BaseException:
+    traceback.print_exc()
+    os._exit(1)
+"""
+
+
 class Python:
     """A Python over there, which evaluates expressions and sends their values back as JSON.
 
@@ -75,9 +88,7 @@ class Python:
     """
 
     def __init__(self, place: Place, program: str, *before: str) -> None:
-        loop = "\nimport json, sys\nprint('ready', flush=True)\n"
-        loop += "for line in sys.stdin: print(json.dumps(eval(line)), flush=True)\n"
-        self.process = place.start(*before, sys.executable, "-c", program + loop)
+        self.process = place.start(*before, sys.executable, "-c", program + LOOP)
         assert self.process.stdout.readline() == "ready\n"
 
     def __call__(self, expression: str) -> Any:
@@ -87,16 +98,21 @@ class Python:
         return json.loads(self.process.stdout.readline())
 
 
+def plug_in(here: Place, there: Place, *devices: str) -> None:
+    """Give each place its device, and the device its address."""
+    for place, device, address in zip((here, there), devices, (HERE, THERE), strict=True):
+        place.ip("link", "set", "lo", "up")
+        place.ip("addr", "add", f"{address}/24", "dev", device)
+        place.ip("link", "set", "dev", device, "up")
+
+
 class Cable:
     """What joins two places; one may be told to answer no more, without a word to the other."""
 
     def __init__(self, here: Place, there: Place) -> None:
         self._here, self._there = here, there
         here.ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth1", "netns", str(there.pid))
-        for place, device, address in ((here, "veth0", HERE), (there, "veth1", THERE)):
-            place.ip("link", "set", "lo", "up")
-            place.ip("addr", "add", f"{address}/24", "dev", device)
-            place.ip("link", "set", device, "up")
+        plug_in(here, there, "veth0", "veth1")
 
     def cut(self, *, silently: bool) -> None:
         """Unplug it over there; or let every packet to there vanish."""
@@ -104,12 +120,6 @@ class Cable:
             self._here.ip("route", "add", "blackhole", f"{THERE}/32")
         else:
             self._there.ip("link", "set", "veth1", "down")
-
-    def disturb(self, *how: str) -> None:
-        """Have the kernel delay or lose what leaves either end, as ``tc netem`` is told; empty: no more."""
-        for place, device in ((self._here, "veth0"), (self._there, "veth1")):
-            words = ["replace", "dev", device, "root", "netem", *how] if how else ["del", "dev", device, "root"]
-            subprocess.run([*place.enter, "tc", "qdisc", *words], check=True)
 
     def mend(self, *, silently: bool) -> None:
         """Undo a cut."""
