@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,6 +120,9 @@ def _field(item: object, place: NDArray[Any], name: str) -> NDArray[Any]:
 def _convert(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
     if array.dtype == dtype:
         return array
+    if array.dtype.hasobject and dtype.kind == "f" and all(type(item) is int for item in array.flat):
+        with suppress(OverflowError):  # integers of more than 64 bits are rounded as those of 64 are
+            array = array.astype(np.float64)
     integers = array.dtype.kind in "biu" and dtype.kind in "iu"  # the values decide
     if array.dtype.hasobject or not (integers or np.can_cast(array.dtype, dtype, "same_kind")):
         raise SchemaMismatch(

@@ -40,6 +40,8 @@ def agree(record: object, schema: Schema) -> None:
 
 @given(st.sampled_from(SCALARS), numbers)
 @example(Schema.infer(dtype="f8"), 2**53 + 1)
+@example(Schema.infer(dtype="f8"), -(2**63) - 1)
+@example(Schema.infer(dtype="f8"), 10**400)
 @example(Schema.infer(dtype="f4"), 1e39)
 @example(Schema.infer(dtype="i4"), np.int64(2**31))
 def test_scalars(schema, value) -> None:
