@@ -15,6 +15,8 @@ from labhub.bridging.wire import Address
 
 SAMPLES = 8
 """Round trips of one measurement; the shortest one counts."""
+MOST_UNANSWERED = 2
+"""A machine is mute that has left so many questions without an answer: one may be late where packets are lost."""
 KEEP = 30.0
 """For how long a measurement is believed (in seconds)."""
 
@@ -91,11 +93,13 @@ class Clocks:
         return None if known is None else known[1]
 
     def _measure(self, key: str) -> Offset | None:
-        samples = []
-        for _ in range(SAMPLES):
+        samples: list[tuple[int, int, int, int]] = []
+        unanswered = 0
+        while len(samples) < SAMPLES and unanswered < MOST_UNANSWERED:
             asked = time.time_ns()
             answer = query(self._session, key)
             if answer is None or len(answer) != _TIMES.size:
-                break
-            samples.append((asked, *_TIMES.unpack(answer), time.time_ns()))
+                unanswered += 1
+            else:
+                samples.append((asked, *_TIMES.unpack(answer), time.time_ns()))
         return best(samples)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import struct
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
+import zenoh
 
 import labhub
+from labhub.bridging.clocks import Clocks
+from labhub.bridging.network import configuration, open_session
+from labhub.bridging.wire import Address
 from labhub.errors import BridgeError
 from tests.bridge.conftest import free_endpoint
 from tests.bridge.machines import Loopback, Machine, assert_unhindered
@@ -216,6 +222,32 @@ def test_a_long_line(stack, machine, bridge, endpoint) -> None:
             while c.cursor < 5000:
                 got += c.next_batch(5000, 1, PATIENCE, False).data.tolist()
         assert got == list(range(5000))
+
+
+def test_one_answer_of_a_clock_may_be_lost(stack, endpoint) -> None:
+    there = stack.enter_context(open_session(configuration((), (endpoint,), None)))
+    here = stack.enter_context(open_session(configuration((endpoint,), (), None)))
+    address, asked = Address("lab", "0" * 16, "x"), []
+
+    def answer(question: zenoh.Query) -> None:
+        asked.append(time.time_ns())
+        lost = len(asked) == 3
+        question.reply(address.clock, b"" if lost else struct.pack("<qq", asked[-1], asked[-1]))
+
+    queryable = there.declare_queryable(address.clock, answer)
+    querier = here.declare_querier(address.clock)
+    deadline = time.monotonic() + PATIENCE
+    while not querier.matching_status.matching:
+        assert time.monotonic() < deadline
+    found = Clocks(here).offset(address)
+    assert abs(found.offset_ns) <= found.round_trip_ns / 2  # it is one clock
+    assert len(asked) == 9
+    queryable.undeclare()
+
+
+def test_a_mute_clock_is_not_waited_for_for_long(stack, endpoint) -> None:
+    session = stack.enter_context(open_session(configuration((), (endpoint,), None)))
+    assert Clocks(session).offset(Address("lab", "0" * 16, "x")) is None
 
 
 def test_a_slow_line_carries_what_it_can_and_counts_the_rest(stack, machine, bridge, endpoint, wait_until) -> None:
