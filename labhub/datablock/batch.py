@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from labhub.datablock import checksums
 from labhub.schema import TIME, VALUE, Schema
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import xarray as xr
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
 SLOT_HEADER = np.dtype(
     [
@@ -32,8 +32,7 @@ SLOT_HEADER = np.dtype(
 """One slot header as the native core copies it."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Batch:
+class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
     """Slots that follow each other, copied out of the ring; it owns its memory and pins nothing.
 
     Attributes

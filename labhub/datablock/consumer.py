@@ -173,7 +173,9 @@ class DataBlockConsumer:
     def _read(self, n: int, out: NDArray[Any] | None) -> Batch | None:
         """Copy `n` unread slots; None if there is no batch of them."""
         schema = self.schema
-        data = np.empty((n, *schema.shape), schema.dtype) if out is None else out[:n]
+        data = np.empty((n, *schema.shape), schema.dtype) if out is None else out
+        if n < len(data):
+            data = data[:n]
         headers = np.empty(n, SLOT_HEADER)
         count, lost, seam = self._native.read(data, headers)
         self._untold += lost
