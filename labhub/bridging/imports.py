@@ -71,6 +71,7 @@ class Import:
         self._known: tuple[bytes, int] | None = None  # of the copy that was before: its instance, and what came next
         self._schema: Schema | None = None
         self._offer: Offer | None = None
+        self._finished = ""  # the instance whose end has come
         self._tokens: set[str] = set()
         self._state, self._detail = "waiting", ""
         self._received = 0
@@ -174,6 +175,9 @@ class Import:
         if self._identity in offer.path:
             self._say("loop", "this channel comes from here")
             return
+        if offer.instance == self._finished:  # it was asked just before it begins to read the next one
+            self._say("waiting", "all of it is here; the other side has not begun the next one yet")
+            return
         self._claim(self.address)
         changed = ""
         if copy is None or copy.instance.hex() != offer.instance:
@@ -220,6 +224,7 @@ class Import:
         if message.end:
             copy.lose_until(message.first_seq)
             self._end()
+            self._finished = copy.instance.hex()
             self._say("ended")
             return
         self._received += copy.write(message)
