@@ -26,6 +26,7 @@ class Backlog:
         self._limit = limit_nbytes
         self._sent: deque[Message] = deque()
         self._unsent: deque[tuple[float, Message]] = deque()
+        self._in_hand: Message | None = None  # the last one of those that were sent, while the network does not have it
         self._nbytes = 0
         self._generation = 0
         self._end: tuple[bytes, int] | None = None
@@ -67,9 +68,15 @@ class Backlog:
                 return None
             _, message = self._unsent.popleft()
             self._sent.append(message)
+            self._in_hand = message
             before, self._before = self._before, (message.instance, message.next_seq)
             follows = before[1] if before is not None and before[0] == message.instance else 0
             return self._generation, follows, message
+
+    def handed_over(self) -> None:
+        """Say that the network has what was taken."""
+        with self._changed:
+            self._in_hand = None
 
     def rewind(self, instance: bytes, seq: int, timeout: float) -> tuple[int, bytes, int] | None:
         """Send again from a slot on, as far as it is still there.
@@ -129,15 +136,22 @@ class Backlog:
 
     @property
     def unsent(self) -> int:
-        """Slots that wait to be sent."""
-        with self._changed:
-            return sum(len(m.headers) for _, m in self._unsent)
+        """Slots that the network does not have yet."""
+        return sum(len(m.headers) for m in self._waiting())
 
     @property
     def unsent_nbytes(self) -> int:
         """Their memory (in bytes)."""
+        return sum(m.nbytes for m in self._waiting())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the network has all that was read."""
+        return not self._waiting()
+
+    def _waiting(self) -> list[Message]:
         with self._changed:
-            return sum(m.nbytes for _, m in self._unsent)
+            return [m for m in (self._in_hand,) if m is not None] + [m for _, m in self._unsent]
 
     def is_late(self, late: float, recent: float) -> bool:
         """Whether one has been waiting for longer than `late`, or was given up less than `recent` ago (in seconds)."""

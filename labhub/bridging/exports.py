@@ -37,7 +37,7 @@ LOOK = 0.05
 """How often it is looked whether anybody imports a channel, or wants it to end (in seconds)."""
 LATE, RECENT = 1.0, 10.0
 """A network cannot keep up that lets a slot wait for so long, or for which one was given up so recently (in s)."""
-DRAIN = 1.0
+DRAIN = 3.0
 """How long the end of a bridge waits for slots to be sent (in seconds)."""
 LOSSY_NBYTES = 8 << 20
 """Backlog of a channel that does not wait for the network (in bytes)."""
@@ -94,6 +94,8 @@ class Export:
         self._lost_before = 0
         self._wanted = threading.Event()  # not before somebody has asked: who asks first gets all that the ring holds
         self._present = threading.Event()
+        self._draining = threading.Event()
+        self._read_all = threading.Event()  # all that was there when the draining began
         self._closing = threading.Event()
         control = zenoh.CongestionControl.BLOCK if self.lossless else zenoh.CongestionControl.DROP
         self._publisher = session.declare_publisher(address.data, congestion_control=control)
@@ -183,6 +185,8 @@ class Export:
                     if not self._pass_on(reader, instance, max_slots):
                         self._backlog.append(Message.the_end(instance, reader.cursor, reader.epoch))
                         return
+                    if self._draining.is_set() and not reader.lag:  # only here nothing is in our hands
+                        self._read_all.set()
             finally:
                 self._lost_before += reader.lost
                 self._reader = None
@@ -245,6 +249,7 @@ class Export:
                     self._publisher.put(message.payload, attachment=attachment)
             except zenoh.ZError:  # the session was closed
                 return
+            self._backlog.handed_over()
             self._sent += len(message.headers)
 
     # ----------------------------------------------------------------------------------------------------- questions
@@ -301,9 +306,9 @@ class Export:
 
     def drain(self, deadline: float) -> None:
         """Wait until what was written is sent, if anybody wants it; at most until then (on the monotonic clock)."""
+        self._draining.set()
         while self._wanted.is_set() and self._matched() and time.monotonic() < deadline:
-            reader = self._reader
-            if not (self._backlog.unsent or (reader is not None and reader.lag)):
+            if (self._reader is None or self._read_all.is_set()) and self._backlog.is_empty:
                 return
             self._closing.wait(LINGER)
 

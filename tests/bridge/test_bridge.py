@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import zenoh
 
 import labhub
 from labhub.bridging import wire
+from labhub.bridging.backlog import Backlog
 from labhub.errors import BridgeError, InvalidArgument, MissingDependency
 from tests.bridge.conftest import free_endpoint
 
@@ -297,6 +299,30 @@ def test_what_was_written_before_the_end_of_the_bridge_arrives(pair) -> None:
             while received < 1000:
                 received += len(c.next_batch(1000, 1, PATIENCE, False))
             assert c.lost == 0
+
+
+@pytest.mark.parametrize("step", ["append", "take"])
+def test_what_is_in_hand_at_the_end_of_the_bridge_arrives(pair, monkeypatch, step) -> None:
+    here, there, out, _ = pair
+    in_hand = threading.Event()
+    real = getattr(Backlog, step)
+
+    def slow(backlog: Backlog, *args: object) -> object:
+        taken = real(backlog, *args) if step == "take" else None
+        if step == "append" or taken is not None:
+            in_hand.set()
+            time.sleep(0.3)  # the machine is busy with something else
+        return real(backlog, *args) if step == "append" else taken
+
+    monkeypatch.setattr(Backlog, step, slow)
+    with here.producer("x", dtype="i8", capacity=1000) as p:
+        there.wait_for("x", PATIENCE)
+        with there.consumer("x", "lossless", start="oldest") as c:
+            monkeypatch.setattr(Backlog, step, slow)
+            p.write_many(range(1000))
+            assert in_hand.wait(PATIENCE)
+            out.close()
+            assert numbers(c, 1000) == list(range(1000))
 
 
 def test_close_twice(machine, bridge, endpoint) -> None:

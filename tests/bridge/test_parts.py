@@ -70,8 +70,18 @@ def sent_now(backlog: Backlog) -> list[tuple[int, int]]:
     """Take all there is: generation and first seq of each message."""
     taken = []
     while (found := backlog.take(0.0)) is not None:
+        backlog.handed_over()
         taken.append((found[0], found[2].first_seq))
     return taken
+
+
+def test_what_is_in_hand_is_not_sent_yet() -> None:
+    backlog = Backlog(1 << 20)
+    backlog.append(sent := message(0, 10))
+    assert backlog.take(0.0) is not None
+    assert (backlog.unsent, backlog.unsent_nbytes, backlog.is_empty) == (10, sent.nbytes, False)
+    backlog.handed_over()
+    assert (backlog.unsent, backlog.unsent_nbytes, backlog.is_empty) == (0, 0, True)
 
 
 def test_what_was_sent_can_be_sent_again() -> None:
