@@ -17,7 +17,7 @@ from labhub.errors import LabHubError, raise_if_exhausted
 PRODUCER_LOCK = 1 << 62
 """The byte of a segment that its producer, and before that its creator, holds locked (``kProducerLock``)."""
 
-Verdict = Literal["alive", "dead", "unknown"]
+Verdict = Literal["alive", "closed", "dead", "unknown"]
 
 
 def boot_id() -> str:
@@ -88,6 +88,8 @@ def is_here(metadata: Mapping[str, Any]) -> bool:
 def judge(shm_name: str, metadata: Mapping[str, Any]) -> Verdict:
     """Judge the producer behind a registration by its segment: alive, dead, or unknown where nothing can be proved.
 
+    Closed means that its stream has ended, or that the segment is gone: in good order, that lasts until it deregisters.
+
     The lock decides, but only if the segment is this machine's and of the registered instance. A higher epoch means
     that somebody else took the segment over: then the lock is the successor's, and the registered owner is dead.
     """
@@ -99,11 +101,14 @@ def judge(shm_name: str, metadata: Mapping[str, Any]) -> Verdict:
             return "unknown"
         found = _native.probe(str(metadata["shm_dir"]), shm_name)
     except LookupError:
-        return "dead"  # closed and unlinked
+        return "closed"
     except LabHubError:
         return "unknown"
-    same = found["instance_id"] == instance and found["epoch"] == epoch
-    return "alive" if same and found["alive"] and not found["closed"] else "dead"
+    if found["instance_id"] != instance or found["epoch"] != epoch:
+        return "dead"
+    if found["closed"]:
+        return "closed"
+    return "alive" if found["alive"] else "dead"
 
 
 def bury(shm_name: str, metadata: Mapping[str, Any]) -> bool:

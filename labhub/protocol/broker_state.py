@@ -15,6 +15,7 @@ from labhub.logs import event, get_logger
 from labhub.protocol import codec
 from labhub.protocol.access import Access
 from labhub.protocol.messages import (
+    CLOSING_GRACE,
     HEARTBEAT_EXPIRY,
     HEARTBEAT_INTERVAL,
     MAX_MESSAGE_NBYTES,
@@ -75,7 +76,7 @@ class BrokerState:
     Parameters
     ----------
     probe : callable
-        Judges the producer of a registration by its segment: ``"alive"``, ``"dead"`` or ``"unknown"``.
+        Judges the producer of a registration by its segment: ``"alive"``, ``"closed"``, ``"dead"`` or ``"unknown"``.
     bury : callable
         Removes the segment of a registration whose producer is provably dead.
     allowed : callable
@@ -93,7 +94,7 @@ class BrokerState:
 
     def __init__(
         self,
-        probe: Callable[[Registration], Literal["alive", "dead", "unknown"]],
+        probe: Callable[[Registration], Literal["alive", "closed", "dead", "unknown"]],
         bury: Callable[[Registration], object] = lambda _: None,
         allowed: Callable[[str], bool] = lambda _: True,
         access: Access | None = None,
@@ -400,10 +401,14 @@ class BrokerState:
 
     def liveness(self, entry: Registration, now: float) -> Liveness:
         """Judge the producer of a registration: by its lock where that can be seen, else by its heartbeats."""
+        verdict = self._judge(entry, now)
+        return "dead" if verdict == "closed" else verdict
+
+    def _judge(self, entry: Registration, now: float) -> Liveness | Literal["closed"]:
         late = None if entry.heartbeat_at is None else now - entry.heartbeat_at
         match self._probe(entry), late:
-            case "dead", _:
-                return "dead"
+            case ("dead" | "closed") as verdict, _:
+                return verdict
             case "alive", float() if late > 2 * HEARTBEAT_INTERVAL:
                 return "stalled"
             case "alive", _:
@@ -429,8 +434,11 @@ class BrokerState:
             if entry is None:
                 continue
             entry.consumers = {who: at for who, at in entry.consumers.items() if now - at <= HEARTBEAT_EXPIRY}
-            if self.liveness(entry, now) != "dead":
+            verdict = self._judge(entry, now)
+            if verdict not in ("dead", "closed"):
                 self._revive(entry, now)
+            elif verdict == "closed" and entry.closed_for(now) < CLOSING_GRACE:
+                continue  # it deregisters next
             elif entry.dead_since is None:
                 entry.dead_since = now
                 facts = event("producer_died", channel=entry.channel_name, pid=entry.producer_pid)
@@ -445,6 +453,7 @@ class BrokerState:
 
     def _revive(self, entry: Registration, now: float) -> None:
         """Take a death back, if one was told: the client was only cut off from the broker for a while."""
+        entry.closed_since = None
         if entry.dead_since is not None:
             entry.dead_since = None
             self._tell(EventKind.APPEARED, entry, now, entry.is_back)

@@ -430,6 +430,8 @@ HEARTBEAT_EXPIRY = 10.0
 """After how long without one a client that ever sent a heartbeat is taken for dead (in seconds)."""
 TAKEOVER_GRACE = 10.0
 """How long the channel of a provably dead producer waits for a takeover before it is removed (in seconds)."""
+CLOSING_GRACE = 2.0
+"""How long a producer may take between the end of its segment and its deregistration (in seconds)."""
 MAX_MESSAGE_NBYTES = 64 * 1024
 """Longest frame that the broker takes. Its replies may be longer."""
 MAX_METADATA_DEPTH = 32

@@ -25,7 +25,7 @@ class Registration:
     ----------
     owner_key : str
         Public key (z85) of the client that registered it; empty without CURVE.
-    registered_at, heartbeat_at, dead_since : float or None
+    registered_at, heartbeat_at, dead_since, closed_since : float or None
         On the broker's monotonic clock (in seconds).
     consumers : dict of (key, pid) to float
         Registered consumers, and when each was heard of last.
@@ -46,6 +46,7 @@ class Registration:
     registered_at: float = 0.0
     heartbeat_at: float | None = None
     dead_since: float | None = None
+    closed_since: float | None = None
     consumers: dict[tuple[str, int], float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     metrics_at: float | None = None
@@ -85,6 +86,12 @@ class Registration:
     def owner(self) -> tuple[str, int, str]:
         """Who may refresh it: key, pid and segment."""
         return self.owner_key, self.producer_pid, self.shm_name
+
+    def closed_for(self, now: float) -> float:
+        """For how long its segment has been seen closed, while it is still registered (in seconds)."""
+        if self.closed_since is None:
+            self.closed_since = now
+        return now - self.closed_since
 
     @property
     def is_back(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from labhub.protocol.broker_state import Peer
-from labhub.protocol.messages import HEARTBEAT_EXPIRY, TAKEOVER_GRACE
+from labhub.protocol.messages import CLOSING_GRACE, HEARTBEAT_EXPIRY, TAKEOVER_GRACE
 from tests.protocol.conversation import ALICE, BOB, OTHER, Conversation
 
 
@@ -56,6 +56,40 @@ def test_a_dead_producer_is_told_when_it_dies_and_when_it_is_removed() -> None:
     talk.tick(1.0 + TAKEOVER_GRACE)
     assert "process 1, died" in talk.told[0][1]["detail"]
     assert talk.events() == [("gone", "c", 2)]
+
+
+def test_between_the_end_of_a_segment_and_the_deregistration_nobody_has_died() -> None:
+    talk = Watched()
+    talk.register()
+    talk.verdict = "closed"
+    for now in (1.0, 1.9):
+        talk.tick(now)
+    assert talk.say(BOB, "LIST_REQ", 2.0)["channels"][0]["liveness"] == "dead"
+    talk.say(ALICE, "DEREG_REQ", 2.0, channel_name="c", producer_pid=1)
+    assert talk.events() == [("appeared", "c", 0), ("gone", "c", 1)]
+
+
+def test_who_ends_a_segment_and_never_deregisters_is_dead() -> None:
+    talk = Watched()
+    talk.register()
+    talk.verdict = "closed"
+    for now in (1.0, 1.0 + CLOSING_GRACE):
+        talk.say(BOB, "WATCH_REQ", now, watch_id="w")
+        talk.tick(now)
+    assert talk.events() == [("appeared", "c", 0), ("producer_died", "c", 1)]
+    talk.tick(1.0 + CLOSING_GRACE + TAKEOVER_GRACE)
+    assert talk.events() == [("gone", "c", 2)]
+
+
+def test_a_closed_segment_that_is_made_anew_begins_anew() -> None:
+    talk = Watched()
+    for now in (1.0, 1.0 + CLOSING_GRACE):
+        talk.verdict = "alive"
+        talk.register(now=now)
+        talk.tick(now)
+        talk.verdict = "closed"
+        talk.tick(now + 0.5)
+    assert talk.events() == [("appeared", "c", 0)]
 
 
 @pytest.mark.parametrize("refresh", [False, True], ids=["heartbeats", "registers again"])
