@@ -19,7 +19,7 @@ class Backlog:
     Parameters
     ----------
     limit_nbytes : int
-        Most memory that it takes (in bytes); the newest message is always kept.
+        Most memory that it takes (in bytes); the newest message is always kept, and the one that is being sent.
     """
 
     def __init__(self, limit_nbytes: int) -> None:
@@ -50,13 +50,15 @@ class Backlog:
             self._unsent.append((time.monotonic(), message))
             self._nbytes += message.nbytes
             self._end = (message.instance, message.next_seq)
-            while self._nbytes > self._limit and len(self._sent) + len(self._unsent) > 1:
-                if self._sent:
+            while self._nbytes > self._limit:
+                if self._sent and self._sent[0] is not self._in_hand:
                     oldest = self._sent.popleft()
-                else:
+                elif len(self._unsent) > 1:
                     _, oldest = self._unsent.popleft()
                     self.lost += len(oldest.headers)
                     self._lost_at = time.monotonic()
+                else:
+                    break
                 self._nbytes -= oldest.nbytes
             self._changed.notify_all()
 
@@ -102,7 +104,7 @@ class Backlog:
             asks_first, self._told = not self._told, True  # what was sent before the first answer, nobody could use
             if instance or (asks_first and self._sent):
                 while self._sent and self._is_missing(self._sent[-1], instance, seq):
-                    self._unsent.appendleft((time.monotonic(), self._sent.pop()))
+                    self._unsent.appendleft((time.monotonic(), self._taken_back()))
                 self._before = (self._sent[-1].instance, self._sent[-1].next_seq) if self._sent else None
                 self._generation += 1
                 self._changed.notify_all()
@@ -119,8 +121,15 @@ class Backlog:
         """
         with self._changed:
             if not self._unsent and self._sent and self._sent[-1].end:
-                self._unsent.append((time.monotonic(), self._sent.pop()))
+                self._unsent.append((time.monotonic(), self._taken_back()))
                 self._changed.notify_all()
+
+    def _taken_back(self) -> Message:
+        """Take the last message out of those that were sent."""
+        message = self._sent.pop()
+        if message is self._in_hand:
+            self._in_hand = None
+        return message
 
     def _is_missing(self, message: Message, instance: bytes, seq: int) -> bool:
         """Whether somebody who needs that slot next has not got this: it is behind it, or of a later incarnation."""

@@ -84,6 +84,20 @@ def test_what_is_in_hand_is_not_sent_yet() -> None:
     assert (backlog.unsent, backlog.unsent_nbytes, backlog.is_empty) == (0, 0, True)
 
 
+def test_what_is_in_hand_counts_as_memory_and_only_once() -> None:
+    limit = 2 * message(0, 10).nbytes
+    backlog = Backlog(limit)
+    for first in (0, 10, 20):
+        backlog.append(message(first, 10))
+        if first == 0:
+            backlog.take(0.0)
+    assert (backlog.unsent, backlog.unsent_nbytes, backlog.lost) == (20, limit, 10)
+    backlog.rewind(ONE, 0, 0.0)  # it is to be sent once more
+    assert (backlog.unsent, backlog.unsent_nbytes) == (20, limit)
+    assert sent_now(backlog) == [(1, 0), (1, 20)]
+    assert backlog.is_empty
+
+
 def test_what_was_sent_can_be_sent_again() -> None:
     backlog = Backlog(1 << 20)
     for k in range(5):
@@ -133,6 +147,7 @@ def test_a_message_says_what_it_follows() -> None:
     backlog = Backlog(3 * message(0, 10).nbytes)
     backlog.append(message(0, 10))
     assert backlog.take(0.0)[1] == 0
+    backlog.handed_over()
     for first in (10, 20, 30, 40):  # of which the first one is given up
         backlog.append(message(first, 10))
     assert [backlog.take(0.0)[1:2] for _ in range(3)] == [(10,), (30,), (40,)]
