@@ -6,6 +6,7 @@ classes of `labhub.errors`, mapped by one table.
 """
 
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
@@ -241,9 +242,20 @@ class Consumer:
         """Whether the open slot has not been overwritten so far (acquire fence, seq and own state re-read)."""
     def release(self) -> None:
         """Close the open slot and move on. Raises Lapped (counted as lost) or Evicted if it was overwritten."""
+    def abandon(self) -> None:
+        """Close the open slot, if there is one, on the way out of another error, which is the one to report."""
     def seek(self, seq: int) -> None:
         """Move the cursor of a lossy consumer; START_* are understood. Nothing is counted as lost."""
     def close(self) -> None: ...
+
+def leave(
+    slot: Any, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+) -> None:
+    """``__exit__`` of a slot: call its ``_leave`` with the same arguments, and close the slot if that fails.
+
+    It binds like a method. Unlike one in Python it cannot be interrupted before it begins. The attribute ``_native`` of
+    the slot is the Producer or Consumer that it is open in.
+    """
 
 def nothing() -> None:
     """Do nothing: an empty call, the unit in which the benchmarks give the cost of the others."""

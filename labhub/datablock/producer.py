@@ -26,7 +26,7 @@ from labhub.datablock.encode import as_bytes, as_slot, as_slots
 from labhub.datablock.location import default_capacity, segment_directory
 from labhub.datablock.packing import packer_of
 from labhub.datablock.writing import WriteHandle, WriteSlot
-from labhub.errors import BackpressureTimeout, ClosedError, ForkedProcessError, InvalidArgument
+from labhub.errors import BackpressureTimeout, ClosedError, ConcurrentUseError, ForkedProcessError, InvalidArgument
 from labhub.names import check_name
 from labhub.schema import Schema
 
@@ -298,11 +298,13 @@ class DataBlockProducer(_native.Writer):
 
     def _write_sealed(self, data: NDArray[np.uint8]) -> int:
         """Write one slot with its checksum, which is that of the bytes in the slot: nobody changes those any more."""
-        index = self._claim()
         try:
+            index = self._claim()
             if data.size <= self._slot_nbytes:  # else the commit refuses it
                 self._raw(index)[: data.size] = data
             return self._commit(index, data.size)
+        except ConcurrentUseError:  # the open slot is another one
+            raise
         except BaseException:
             self._abort()
             raise

@@ -13,7 +13,12 @@ from labhub import _native
 from labhub.datablock import checksums
 from labhub.datablock.batch import SLOT_HEADER, Batch
 from labhub.datablock.config import nanoseconds
-from labhub.errors import ClosedError, ForkedProcessError, InvalidArgument, StreamError, TimeoutExpired
+from labhub.errors import (
+    ClosedError,
+    ConcurrentUseError,
+    InvalidArgument,
+    TimeoutExpired,
+)
 
 if TYPE_CHECKING:
     from labhub.datablock.consumer import DataBlockConsumer
@@ -32,6 +37,13 @@ class ReadSlot:
         showed is true only once the ``with`` block was left without an error.
     seq, epoch, nbytes, timestamp_ns : int
         From its header.
+
+    Raises
+    ------
+    Lapped, Evicted
+        When it is left, if it was overwritten meanwhile; discard what you read of it.
+    ChecksumError
+        When it is left, if it was not, and is corrupt (``checksum="enforced"``).
     """
 
     array: NDArray[Any]
@@ -42,6 +54,7 @@ class ReadSlot:
 
     def __init__(self, consumer: DataBlockConsumer, timeout: float | None) -> None:
         self._consumer = consumer
+        self._native = consumer._native
         self._timeout = timeout
         self._timeout_ns = nanoseconds(timeout)
 
@@ -56,7 +69,7 @@ class ReadSlot:
             If the stream has ended: a `StopIteration` cannot leave a ``with``.
         """
         consumer = self._consumer
-        native = consumer._native
+        native = self._native
         try:  # Ctrl-C can also come when the slot is open already
             seq = native.acquire(consumer.mode == "latest", self._timeout_ns)
             if seq == _native.STREAM_ENDED:
@@ -67,10 +80,12 @@ class ReadSlot:
             self.seq = seq
             self.timestamp_ns, self.nbytes, self.epoch = _FIELDS.unpack(self._copied)
             self.array = consumer._view(seq % native.capacity)
-        except BaseException:
-            _release_quietly(native)
+            return self
+        except ConcurrentUseError:  # the open slot is another one
             raise
-        return self
+        except BaseException:
+            native.abandon()
+            raise
 
     @property
     def header(self) -> np.void:
@@ -83,26 +98,17 @@ class ReadSlot:
         """Whether the slot was not overwritten so far."""
         return self._consumer._native.valid()
 
-    def __exit__(
+    __exit__ = _native.leave
+
+    def _leave(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the slot.
-
-        Raises
-        ------
-        Lapped, Evicted
-            If it was overwritten meanwhile; discard what you read of it.
-        ChecksumError
-            If it was not, and is corrupt (``checksum="enforced"``).
-        """
         consumer = self._consumer
         if kind is not None:
-            _release_quietly(consumer._native)
+            self._native.abandon()
             return
-        try:
-            actual = self._digest() if consumer.findings is not None else None
-        finally:
-            consumer._native.release()  # looks at the seq: only what was not overwritten can be called corrupt
+        actual = self._digest() if consumer.findings is not None else None
+        self._native.release()  # looks at the seq: only what was not overwritten can be called corrupt
         if actual is not None and not checksums.carries(self.header, actual):
             raise consumer._found_corrupt(self.header)
 
@@ -121,14 +127,6 @@ class ReadSlot:
 
     def _digest(self) -> bytes:
         return checksums.digest(self.array.reshape(-1).view(np.uint8)[: self.nbytes])
-
-
-def _release_quietly(native: _native.Consumer) -> None:
-    """Release a slot on the way out of another error, which is the one to report."""
-    try:
-        native.release()
-    except (StreamError, ClosedError, ForkedProcessError, InvalidArgument):
-        return
 
 
 class ConsumeHandle:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from labhub.errors import ClosedError, InvalidArgument
+from labhub import _native
+from labhub.errors import ClosedError, ConcurrentUseError, InvalidArgument
 
 if TYPE_CHECKING:
     from labhub.datablock.producer import DataBlockProducer
@@ -33,6 +34,7 @@ class WriteSlot:
 
     def __init__(self, producer: DataBlockProducer) -> None:
         self._producer = producer
+        self._native = producer._native
         self._index = -1
         self._seal = False
         self.nbytes = producer._slot_nbytes
@@ -40,10 +42,16 @@ class WriteSlot:
         self.seq = -1
 
     def __enter__(self) -> Self:
-        self._index = self._producer._claim()
-        self.seq = self._producer._native.head
-        self.array = self._producer._view(self._index)
-        return self
+        try:  # Ctrl-C can also come when the slot is open already
+            self._index = self._producer._claim()
+            self.seq = self._native.head
+            self.array = self._producer._view(self._index)
+            return self
+        except ConcurrentUseError:  # the open slot is another one
+            raise
+        except BaseException:
+            self._native.abort()
+            raise
 
     def update_checksum(self) -> None:
         """Have the slot carry the checksum of its bytes as they are when it is published; for ``checksum="manual"``.
@@ -56,17 +64,15 @@ class WriteSlot:
         self._producer._require_checksums()
         self._seal = True
 
-    def __exit__(
+    __exit__ = _native.leave
+
+    def _leave(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            self._producer._abort()
+            self._native.abort()
             return
-        try:
-            self._producer._commit(self._index, self.nbytes, self.timestamp_ns, seal=self._seal)
-        except BaseException:
-            self._producer._abort()
-            raise
+        self._producer._commit(self._index, self.nbytes, self.timestamp_ns, seal=self._seal)
 
 
 class WriteHandle:

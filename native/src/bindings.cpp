@@ -1,6 +1,7 @@
 // Types in, types out, and the GIL released around everything that can block. No policy lives here.
 #include "labhub/consumer.hpp"
 #include "labhub/probe.hpp"
+#include "labhub/producer.hpp"
 #include "python.hpp"
 
 namespace labhub {
@@ -18,6 +19,23 @@ nb::object payload(nb::handle self) {
   if (m.writable)
     return nb::cast(nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>(m.map->base() + m.offset, {m.nbytes}, self));
   return nb::cast(nb::ndarray<nb::numpy, const std::uint8_t, nb::ndim<1>>(m.map->base() + m.offset, {m.nbytes}, self));
+}
+
+// Python looks for a Ctrl-C at the entry of every function of its own, so a __exit__ in Python may end before it begins.
+void leave(nb::handle slot, nb::handle kind, nb::handle error, nb::handle trace) {
+  static PyObject* const name = PyUnicode_InternFromString("_leave");
+  PyObject* const said[] = {slot.ptr(), kind.ptr(), error.ptr(), trace.ptr()};
+  if (const nb::object done = nb::steal(PyObject_VectorcallMethod(name, said, 4, nullptr)); done.is_valid()) return;
+  const nb::python_error raised;
+  const nb::object end = slot.attr("_native");
+  try {
+    if (nb::isinstance<Consumer>(end))
+      nb::cast<Consumer&>(end).abandon();
+    else
+      nb::cast<Producer&>(end).abort();
+  } catch (const Fault&) {  // another thread is inside a call on it
+  }
+  throw raised;
 }
 
 }  // namespace
@@ -63,4 +81,6 @@ NB_MODULE(_native, m) {
   bind_producer(m);
   bind_consumer(m);
   bind_probe(m);
+  m.def("_leave", &leave, nb::arg("slot"), nb::arg("kind").none(), nb::arg("error").none(), nb::arg("trace").none());
+  m.attr("leave") = nb::steal(PyInstanceMethod_New(nb::object(m.attr("_leave")).ptr()));
 }

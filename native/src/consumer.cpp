@@ -189,6 +189,7 @@ void bind_consumer(nb::module_& m) {
            })
       .def("valid", &Consumer::valid)
       .def("release", &Consumer::release)
+      .def("abandon", &Consumer::abandon)
       .def("seek", &Consumer::seek, nb::arg("seq"))
       .def("close", &Consumer::close);
 }

@@ -170,6 +170,16 @@ class Consumer : public Endpoint {
     release_slot();
   }
 
+  // Close the open slot, if there is one, on the way out of an error that is the one to report.
+  void abandon() {
+    InUse guard(*this, true);
+    if (!open_ || closed() || forked()) return;
+    try {
+      release_slot();
+    } catch (const Fault&) {
+    }
+  }
+
   void seek(std::int64_t start) {
     InUse guard(*this);
     if (lossless_) throw Fault(Code::invalid_argument, "a lossless consumer cannot seek: it reads every slot; open a lossy one");
