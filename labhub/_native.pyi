@@ -216,6 +216,9 @@ class Consumer:
         slot beyond its committed length are zero. The cursor moves behind the last slot copied. In `headers`, field
         `seq` is the slot's index (not its lock word). Raises Evicted.
         """
+    @property
+    def last_read(self) -> tuple[int, int]:
+        """The first two results of the last `read`, for whom an interrupt has kept from getting them."""
     def skip_to_newest(self) -> None:
         """Move the cursor to the newest unread slot, if there is one; those in between count as lost."""
     def peek(self, first: int, data: NDArray[np.uint8], headers: NDArray[np.void]) -> tuple[int, int]:
@@ -242,6 +245,8 @@ class Consumer:
         """Whether the open slot has not been overwritten so far (acquire fence, seq and own state re-read)."""
     def release(self) -> None:
         """Close the open slot and move on. Raises Lapped (counted as lost) or Evicted if it was overwritten."""
+    def cancel(self) -> None:
+        """Close the open slot, if there is one, as if it had not been opened: it is the next one again."""
     def abandon(self) -> None:
         """Close the open slot, if there is one, on the way out of another error, which is the one to report."""
     def seek(self, seq: int) -> None:

@@ -208,6 +208,7 @@ class Export:
 
     def _moved(self, reader: Consumer, instance: bytes, max_slots: int, min_slots: int, timeout: float) -> bool:
         batch = reader.next_batch(max_slots, min_slots, timeout, False)
+        reader.in_hand.item = None  # no Ctrl-C comes into this thread
         if batch is None:
             return False
         self._backlog.append(Message.of(batch, instance, reader.schema.slot_nbytes))

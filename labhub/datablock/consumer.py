@@ -21,7 +21,7 @@ from labhub.datablock.config import (
     nanoseconds_from_ms,
 )
 from labhub.datablock.history import History
-from labhub.datablock.iteration import Batches, Datasets, batches_of
+from labhub.datablock.iteration import Batches, Datasets, InHand, batches_of
 from labhub.datablock.location import segment_directory
 from labhub.datablock.reading import ConsumeHandle, ReadSlot
 from labhub.errors import ChecksumError, InvalidArgument, StreamError, TimeoutExpired
@@ -59,6 +59,8 @@ class DataBlockConsumer:
         self._views: dict[int, NDArray[Any]] = {}
         self._in_place: list[NDArray[Any] | None] = []  # the same, by index, for `views`
         self._ready: list[Batch | StreamError] = []  # read, but not handed out yet
+        self.in_hand = InHand()
+        self.epochs_before = 0  # of earlier incarnations, for whom this one goes on
         self._untold = 0  # lost, but in no batch yet
         self._corrupt = 0
         self._findings: Findings | None = None  # of verifying every slot
@@ -142,7 +144,7 @@ class DataBlockConsumer:
     ) -> Batch | None:
         """Wait for one batch; None at the end of the stream. `batches` is the friendlier form, with the same errors."""
         if self._ready:
-            return self._hand_out()
+            return self._hand_out(max_slots)
         deadline = None if timeout is None else time.monotonic() + timeout
         left = nanoseconds(timeout)
         while True:
@@ -164,8 +166,19 @@ class DataBlockConsumer:
         """Hand a batch, or an error, out once more, first: it was read for somebody who no longer waits."""
         self._ready.insert(0, item)
 
-    def _hand_out(self) -> Batch:
-        item = self._ready.pop(0)
+    def take_back(self) -> None:
+        """Hand out once more what an interrupt has kept from getting to whom it was read for."""
+        if self.in_hand.item is not None:
+            self.put_back(self.in_hand.item)
+
+    def _hand_out(self, max_slots: int) -> Batch:
+        item = self._ready[0]
+        if isinstance(item, Batch) and len(item) > max_slots:  # it was read for somebody else
+            item, self._ready[0] = item.split(max_slots)
+            self.in_hand.item = item
+            return item
+        self.in_hand.item = item
+        del self._ready[0]
         if isinstance(item, StreamError):
             raise item
         return item
@@ -173,22 +186,38 @@ class DataBlockConsumer:
     def _read(self, n: int, out: NDArray[Any] | None) -> Batch | None:
         """Copy `n` unread slots; None if there is no batch of them."""
         schema = self.schema
+        self.in_hand.item = None
         data = np.empty((n, *schema.shape), schema.dtype) if out is None else out
         if n < len(data):
             data = data[:n]
         headers = np.empty(n, SLOT_HEADER)
-        count, lost, seam = self._native.read(data, headers)
-        self._untold += lost
-        if count == 0:  # the producer was faster than the copy; what it cost is told with the next batch
-            return None
-        if count < n:
-            data, headers = data[:count], headers[:count]
-        if seam or self._findings is not None:
-            self._get_ready_in_parts(data, headers)
-            return self._hand_out()
-        batch = Batch(self.name, schema, data, headers, self._untold)
-        self._untold = 0
-        return batch
+        untold, corrupt, count = self._untold, self._corrupt, -1
+        # Python looks for a Ctrl-C behind each call, the one that moves the cursor included.
+        try:
+            count, lost, seam = self._native.read(data, headers)
+            self._untold += lost
+            if count == 0:  # the producer was faster than the copy; what it cost is told with the next batch
+                return None
+            if self.epochs_before:
+                headers["epoch"] += self.epochs_before
+            if count < n:
+                data, headers = data[:count], headers[:count]
+            if seam or self._findings is not None:
+                self._get_ready_in_parts(data, headers)
+                return self._hand_out(n)
+            batch = Batch(self.name, schema, data, headers, self._untold)
+            self._untold = 0
+            self.in_hand.item = batch
+            return batch
+        except KeyboardInterrupt:
+            if self.in_hand.item is None:
+                if count < 0:
+                    count, lost = self._native.last_read
+                    headers["epoch"] += self.epochs_before
+                self._untold, self._corrupt = untold + lost, corrupt
+                self._ready.clear()
+                self._get_ready_in_parts(data[:count], headers[:count])
+            raise
 
     def _get_ready_in_parts(self, data: NDArray[Any], headers: NDArray[np.void]) -> None:
         """Let slots be handed out around those that are corrupt."""
@@ -371,9 +400,14 @@ class DataBlockConsumer:
         timeout = nanoseconds_from_ms(timeout_ms)
         try:
             batch = self.next_batch(1, 1, None if timeout < 0 else timeout / 1e9, False)
+            handle = None if batch is None else ConsumeHandle(batch)
+            self.in_hand.item = None
+            return handle
         except TimeoutExpired:
             return None
-        return None if batch is None else ConsumeHandle(batch)
+        except KeyboardInterrupt:
+            self.take_back()
+            raise
 
     def _view(self, index: int) -> NDArray[Any]:
         """Return the read-only array of one slot; made once, as making it costs more than a read."""

@@ -24,10 +24,15 @@ class GapFiller:
     A gap is what is missing between two batches, by their seqs: slots that were lost, or skipped. What was lost before
     the first batch has no beginning and is not filled. Times in a gap are evenly spaced between those of its
     neighbours: that is the sample grid of blocks, if the producer kept its rate, and a grid by seq for plain slots.
+
+    Attributes
+    ----------
+    last : tuple of (int, datetime64) or None
+        Seq and time of the last sample that was filled up to.
     """
 
     def __init__(self) -> None:
-        self._last: tuple[int, np.datetime64] | None = None
+        self.last: tuple[int, np.datetime64] | None = None
 
     def fill(self, batch: Batch) -> xr.Dataset:
         """Return `Batch.to_xarray` with the gap before it.
@@ -52,7 +57,7 @@ class GapFiller:
         first = int(batch.seq[0])
         seq = np.repeat(np.arange(first - filled, first, dtype=np.int64).astype(np.uint64), per_slot)
         time = self._times(rows, found[TIME].values[0])
-        self._last = int(batch.seq[-1]), found[TIME].values[-1]
+        self.last = int(batch.seq[-1]), found[TIME].values[-1]
         return padded.assign_coords(
             {
                 TIME: np.concatenate([time, found[TIME].values]),
@@ -62,16 +67,16 @@ class GapFiller:
 
     def _missing(self, batch: Batch) -> int:
         """How many slots are missing before a batch."""
-        if self._last is None:
+        if self.last is None:
             return 0
-        between = int(batch.seq[0]) - self._last[0] - 1
+        between = int(batch.seq[0]) - self.last[0] - 1
         # Another incarnation of the channel counts its seqs from zero on.
         return between if between >= 0 else min(batch.lost, int(batch.seq[0]))
 
     def _times(self, rows: int, first: np.datetime64) -> np.ndarray[tuple[int], np.dtype[np.datetime64]]:
         """Times of the missing samples: evenly between the sample before the gap and the one behind it."""
-        if self._last is None or not rows:
+        if self.last is None or not rows:
             return np.empty(0, first.dtype)
-        before = self._last[1]
+        before = self.last[1]
         step = (first - before).astype(np.int64) / (rows + 1)
         return first - np.round(np.arange(rows, 0, -1) * step).astype("timedelta64[ns]")

@@ -29,8 +29,25 @@ MAX_BATCH_NBYTES = 32 * 1024 * 1024
 """A batch without `max_slots` takes at most this much memory (in bytes), or one slot."""
 
 
+class InHand:
+    """What was read, and is not with whom it was read for: there a Ctrl-C can come between.
+
+    Attributes
+    ----------
+    item : Batch, StreamError or None
+        Whoever hands it on sets this to None, as the last thing before it returns.
+    """
+
+    __slots__ = ("item",)
+
+    def __init__(self) -> None:
+        self.item: Batch | StreamError | None = None
+
+
 class BatchSource(Protocol):
     """What batches come from: a DataBlock, or something that follows one channel from DataBlock to DataBlock."""
+
+    in_hand: InHand
 
     @property
     def schema(self) -> Schema:
@@ -43,6 +60,9 @@ class BatchSource(Protocol):
 
     def put_back(self, item: Batch | StreamError) -> None:
         """Hand a batch, or an error, out once more, first."""
+
+    def take_back(self) -> None:
+        """Do so with what is in hand."""
 
 
 def batches_of(
@@ -105,15 +125,33 @@ class Batches(Iterator[Batch], AsyncIterator[Batch]):
         self._until_gone = until_gone
         self._out = out
         self._quota = quota
+        self._left: int | None = None  # of the quota, before the batch that is in hand
+        self.in_hand = source.in_hand
 
     def __iter__(self) -> Batches:
         return self
 
     def __next__(self) -> Batch:
-        batch = self._noted(self._read(self._timeout))
-        if batch is None:
-            raise StopIteration
-        return batch
+        try:
+            batch = self.fetch()
+            if batch is not None:
+                self.in_hand.item = None
+                return batch
+        except KeyboardInterrupt:
+            self.take_back()
+            raise
+        raise StopIteration
+
+    def fetch(self) -> Batch | None:
+        """Return the next batch, which stays in hand; None at the end."""
+        self.in_hand.item = None
+        return self._noted(self._read(self._timeout))
+
+    def take_back(self) -> None:
+        """Hand out once more what is in hand."""
+        if self._quota is not None and self.in_hand.item is not None:
+            self._quota.left = self._left
+        self._source.take_back()
 
     def _read(self, timeout: float | None) -> Batch | None:
         """Wait for one batch; None at the end of the stream, or of the quota."""
@@ -122,6 +160,7 @@ class Batches(Iterator[Batch], AsyncIterator[Batch]):
             return self._source.next_batch(self._max_slots, self._min_slots, timeout, self._until_gone, self._out)
         if quota.spent:
             return None
+        self._left = quota.left
         most, least = quota.limit(self._max_slots), quota.limit(self._min_slots)
         try:
             return self._source.next_batch(most, least, timeout, self._until_gone, self._out)
@@ -153,6 +192,8 @@ class Batches(Iterator[Batch], AsyncIterator[Batch]):
             if late is not None:
                 self._source.put_back(late)
             raise
+        finally:
+            self.in_hand.item = None
         if batch is None:
             raise StopAsyncIteration
         return batch
@@ -188,13 +229,26 @@ class Datasets(Iterator["xr.Dataset"], AsyncIterator["xr.Dataset"]):
         if gaps not in get_args(Gaps):
             raise InvalidArgument(f"gaps is 'leave' or 'nan', not {gaps!r}")
         self._batches = batches
-        self._convert = GapFiller().fill if gaps == "nan" else Batch.to_xarray
+        self._filler = GapFiller() if gaps == "nan" else None
+        self._convert = Batch.to_xarray if self._filler is None else self._filler.fill
 
     def __iter__(self) -> Datasets:
         return self
 
     def __next__(self) -> xr.Dataset:
-        return self._convert(next(self._batches))
+        before = None if self._filler is None else self._filler.last
+        try:
+            batch = self._batches.fetch()
+            if batch is not None:
+                dataset = self._convert(batch)
+                self._batches.in_hand.item = None
+                return dataset
+        except KeyboardInterrupt:
+            if self._filler is not None:
+                self._filler.last = before
+            self._batches.take_back()
+            raise
+        raise StopIteration
 
     def __aiter__(self) -> Datasets:
         return self

@@ -21,6 +21,11 @@ class Quota:
     title : str
         What stands before the bar.
 
+    Attributes
+    ----------
+    left : int or None
+        How many slots are left; None without an end.
+
     Raises
     ------
     InvalidArgument
@@ -28,7 +33,7 @@ class Quota:
     """
 
     def __init__(self, total: int | None = None, progress: bool = False, title: str = "") -> None:
-        self._left = None if total is None else checked_count("total", total)
+        self.left = None if total is None else checked_count("total", total)
         self._lost = 0
         self._bar: Any = None
         if progress:
@@ -39,16 +44,16 @@ class Quota:
     @property
     def spent(self) -> bool:
         """Whether nothing is left."""
-        return self._left == 0
+        return self.left == 0
 
     def limit(self, count: int) -> int:
         """Return as much of `count` as is left."""
-        return count if self._left is None else min(count, self._left)
+        return count if self.left is None else min(count, self.left)
 
     def note(self, batch: Batch) -> None:
         """Count the slots of a batch."""
-        if self._left is not None:
-            self._left = max(0, self._left - len(batch))
+        if self.left is not None:
+            self.left = max(0, self.left - len(batch))
         if self._bar is not None:
             if batch.lost:
                 self._lost += batch.lost

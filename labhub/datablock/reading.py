@@ -83,6 +83,9 @@ class ReadSlot:
             return self
         except ConcurrentUseError:  # the open slot is another one
             raise
+        except KeyboardInterrupt:
+            native.cancel()
+            raise
         except BaseException:
             native.abandon()
             raise

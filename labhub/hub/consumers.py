@@ -14,7 +14,7 @@ from labhub.datablock.batch import Batch
 from labhub.datablock.config import ChecksumPolicy
 from labhub.datablock.consumer import DataBlockConsumer, Mode, Start
 from labhub.datablock.gaps import Gaps
-from labhub.datablock.iteration import Batches, Datasets, batches_of
+from labhub.datablock.iteration import Batches, Datasets, InHand, batches_of
 from labhub.datablock.quota import Quota
 from labhub.datablock.reading import ReadSlot
 from labhub.errors import ClosedError, ConcurrentUseError, StreamError, TimeoutExpired
@@ -56,7 +56,7 @@ class Consumer:
         self._lost_before = 0
         self._epochs_before = 0
         self._corrupt_before = 0
-        self._put_back: list[Batch | StreamError] = []
+        self.in_hand = InHand()
         self._next_look = 0.0
         self._closing = threading.Event()
         self._take(attached)
@@ -180,11 +180,6 @@ class Consumer:
         self, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool, out: NDArray[Any] | None = None
     ) -> Batch | None:
         """Wait for one batch; None at the end of the stream. `batches` is the friendlier form, with the same errors."""
-        if self._put_back:
-            item = self._put_back.pop(0)
-            if isinstance(item, StreamError):
-                raise item
-            return item
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._closing.is_set():
             left = CLOSE_INTERVAL if deadline is None else min(CLOSE_INTERVAL, max(0.0, deadline - time.monotonic()))
@@ -199,7 +194,7 @@ class Consumer:
                     return None
                 raise
             if batch is not None:
-                return self._marked(batch)
+                return batch
             if self._reattach is None:
                 return None
             self._wait_for_return(self._reattach, timeout, deadline)
@@ -207,7 +202,11 @@ class Consumer:
 
     def put_back(self, item: Batch | StreamError) -> None:
         """Hand a batch, or an error, out once more, first: it was read for somebody who no longer waits."""
-        self._put_back.insert(0, item)
+        self._block.put_back(item)
+
+    def take_back(self) -> None:
+        """Hand out once more what an interrupt has kept from getting to whom it was read for."""
+        self._block.take_back()
 
     def latest(self, timeout: float | None = None) -> Batch:
         """Return the newest slot, without moving the cursor; waits for the first one.
@@ -301,7 +300,6 @@ class Consumer:
             For a lossless reader: it reads every slot.
         """
         self._block.seek(start)
-        self._put_back.clear()
 
     @property
     def schema(self) -> Schema:
@@ -404,17 +402,13 @@ class Consumer:
 
     def _take(self, attached: Attached) -> None:
         self._block, self._lease = attached
+        self._block.in_hand = self.in_hand
+        self._block.epochs_before = self._epochs_before
         weakref.finalize(self, self._lease.abandon)
 
     def _expired(self, timeout: float | None) -> TimeoutExpired:
         why = "" if self.producer_alive or self.ended else "; its producer has died"
         return TimeoutExpired(f"nothing new on {self.channel!r} within {timeout:g} s{why}")
-
-    def _marked(self, batch: Batch) -> Batch:
-        """The batch, its epochs counted on from the incarnations before."""
-        if self._epochs_before:
-            batch.headers["epoch"] += self._epochs_before
-        return batch
 
     def _wait_for_return(self, reattach: Reattach, timeout: float | None, deadline: float | None) -> None:
         """Wait until the channel is back as another incarnation, and attach to that one."""

@@ -87,6 +87,7 @@ class Source:
                 batch = consumer.next_batch(slots, 1, 0.0, False)
             except TimeoutExpired:
                 return
+            consumer.in_hand.item = None  # no Ctrl-C comes into this thread
             if batch is None:
                 return
             yield batch

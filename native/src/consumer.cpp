@@ -165,6 +165,7 @@ void bind_consumer(nb::module_& m) {
            },
            nb::arg("min_slots"), nb::arg("timeout_ns"), nb::arg("until_gone") = false)
       .def("read", &read, nb::arg("data"), nb::arg("headers"))
+      .def_prop_ro("last_read", [](const Consumer& c) { return nb::make_tuple(c.last_read().count, c.last_read().lost); })
       .def("skip_to_newest", &Consumer::skip_to_newest)
       .def("peek", &peek, nb::arg("first"), nb::arg("data"), nb::arg("headers"))
       .def("acquire",
@@ -189,6 +190,7 @@ void bind_consumer(nb::module_& m) {
            })
       .def("valid", &Consumer::valid)
       .def("release", &Consumer::release)
+      .def("cancel", &Consumer::cancel)
       .def("abandon", &Consumer::abandon)
       .def("seek", &Consumer::seek, nb::arg("seq"))
       .def("close", &Consumer::close);

@@ -2,57 +2,19 @@
 
 from __future__ import annotations
 
-import dis
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-import labhub
 from labhub import Schema
 from labhub.datablock.config import ChecksumPolicy
 from labhub.datablock.consumer import open_consumer
 from labhub.datablock.producer import open_producer
 from labhub.errors import ConcurrentUseError, TimeoutExpired
+from tests.datablock.interrupts import STEPS, interrupt_at
 
-OURS = str(Path(labhub.__file__).parent / "datablock")
 NUMBER = Schema.infer(dtype="i8")
-STEPS = 400
-"""More than any of these statements has."""
-
-
-def returns(frame: FrameType) -> bool:
-    """Whether the next instruction is a return: Python does not look for signals between that and the caller."""
-    return dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("RETURN")
-
-
-@contextmanager
-def interrupt_at(step: int) -> Iterator[None]:
-    """Raise KeyboardInterrupt at that step of our Python code: at the entry of a function, or before an instruction."""
-    left = step
-
-    def trace(frame: FrameType, kind: str, _: Any) -> Any:
-        nonlocal left
-        if not frame.f_code.co_filename.startswith(OURS):
-            return None
-        frame.f_trace_opcodes = True
-        if kind == "call" or (kind == "opcode" and not returns(frame)):
-            if not left:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-            left -= 1
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
 
 
 def in_place(p: Any, c: Any) -> None:
@@ -104,6 +66,25 @@ def test_a_slot_is_closed_wherever_an_interrupt_comes(
             assert c.lag == 0
             if not interrupted:
                 break
+        assert 0 < step < STEPS - 1
+
+
+@pytest.mark.parametrize("mode", ["lossless", "stream"])
+def test_a_slot_that_was_not_handed_out_is_the_next_one_again(mode: Any) -> None:
+    with open_producer("x", NUMBER, capacity=4, lossless=True) as p, open_consumer("x", NUMBER, mode=mode) as c:
+        for step in range(STEPS):
+            p.write(step)
+            seen = []
+            try:
+                with interrupt_at(step), c.slot(0.0) as slot:
+                    seen.append(int(slot.array))
+                break
+            except KeyboardInterrupt:
+                if not seen:
+                    with c.slot(0.0) as slot:
+                        seen.append(int(slot.array))
+            assert seen == [step]
+            assert c.lag == 0
         assert 0 < step < STEPS - 1
 
 

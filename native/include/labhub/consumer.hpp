@@ -78,31 +78,9 @@ class Consumer : public Endpoint {
 
   Got read(std::uint8_t* data, HeaderCopy* headers, std::uint64_t n) {
     InUse guard(*this);
-    if (open_) throw still_open();
-    for (int attempt = 0; attempt < 8; ++attempt) {  // a copy that lost every slot is tried again, with half as many
-      if (lossless_) check_evicted();
-      const std::uint64_t first = skip_overwritten(head());
-      const std::uint64_t unread = static_cast<std::uint64_t>(std::max<std::int64_t>(0, behind(head())));
-      const std::uint64_t want = std::min({n, unread, segment_->capacity});
-      if (want == 0) break;
-      bool perforated = false;
-      const std::uint64_t bad = copy_valid(first, want, data, headers, perforated);
-      if (lossless_) check_evicted();
-      LABHUB_FAILPOINT(read_validated);
-      std::uint64_t holes = 0, count = want - bad;
-      if (perforated) {
-        holes = leading(headers, want - bad, true);
-        count = leading(headers + holes, want - bad - holes, false);  // the next hole ends a batch
-        keep(holes, count, data, headers, 0);
-      }
-      lose(bad + holes);
-      received_ += count;
-      advance(first + bad + holes + count);
-      if (count) return {first + bad + holes, count, take_pending()};
-      n = std::max<std::uint64_t>(1, want / 2);
-    }
-    return {cursor_, 0, take_pending()};
+    return last_read_ = copy_unread(data, headers, n);
   }
+  const Got& last_read() const { return last_read_; }
 
   // For a reader that wants the newest slot only: the others count as lost.
   void skip_to_newest() {
@@ -168,6 +146,12 @@ class Consumer : public Endpoint {
     InUse guard(*this);
     need_open();
     release_slot();
+  }
+
+  // Close the open slot, if there is one, as if it had not been opened: it is the next one again.
+  void cancel() {
+    InUse guard(*this, true);
+    open_ = false;
   }
 
   // Close the open slot, if there is one, on the way out of an error that is the one to report.
@@ -345,6 +329,33 @@ class Consumer : public Endpoint {
     }
   }
 
+  Got copy_unread(std::uint8_t* data, HeaderCopy* headers, std::uint64_t n) {
+    if (open_) throw still_open();
+    for (int attempt = 0; attempt < 8; ++attempt) {  // a copy that lost every slot is tried again, with half as many
+      if (lossless_) check_evicted();
+      const std::uint64_t first = skip_overwritten(head());
+      const std::uint64_t unread = static_cast<std::uint64_t>(std::max<std::int64_t>(0, behind(head())));
+      const std::uint64_t want = std::min({n, unread, segment_->capacity});
+      if (want == 0) break;
+      bool perforated = false;
+      const std::uint64_t bad = copy_valid(first, want, data, headers, perforated);
+      if (lossless_) check_evicted();
+      LABHUB_FAILPOINT(read_validated);
+      std::uint64_t holes = 0, count = want - bad;
+      if (perforated) {
+        holes = leading(headers, want - bad, true);
+        count = leading(headers + holes, want - bad - holes, false);  // the next hole ends a batch
+        keep(holes, count, data, headers, 0);
+      }
+      lose(bad + holes);
+      received_ += count;
+      advance(first + bad + holes + count);
+      if (count) return {first + bad + holes, count, take_pending()};
+      n = std::max<std::uint64_t>(1, want / 2);
+    }
+    return {cursor_, 0, take_pending()};
+  }
+
   void release_slot() {
     open_ = false;
     const bool whole = intact(cursor_);
@@ -508,6 +519,7 @@ class Consumer : public Endpoint {
   int line_ = -1;
   std::uint64_t generation_ = 0, cursor_ = 0, lost_ = 0, received_ = 0;
   std::uint64_t pending_ = 0;  // lost, and not yet told
+  Got last_read_{};
   std::uint32_t expected_ = 0;
 };
 
