@@ -145,6 +145,8 @@ class Batches(Iterator[Batch], AsyncIterator[Batch]):
     def fetch(self) -> Batch | None:
         """Return the next batch, which stays in hand; None at the end."""
         self.in_hand.item = None
+        if self._quota is None:
+            return self._source.next_batch(self._max_slots, self._min_slots, self._timeout, self._until_gone, self._out)
         return self._noted(self._read(self._timeout))
 
     def take_back(self) -> None:
