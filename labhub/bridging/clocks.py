@@ -37,6 +37,10 @@ class Offset(NamedTuple):
     offset_ns: int
     round_trip_ns: int
 
+    def contradicts(self, earlier: Offset) -> bool:
+        """Whether one of the two clocks has drifted, or was set, since an earlier measurement."""
+        return abs(self.offset_ns - earlier.offset_ns) > (self.round_trip_ns + earlier.round_trip_ns) / 2
+
 
 def best(samples: list[tuple[int, int, int, int]]) -> Offset | None:
     """Return the offset by the sample with the shortest round trip.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,11 @@ class Copy:
     offset : Offset or None
         Of the clock there.
 
+    Attributes
+    ----------
+    clock : Offset or None
+        The last one that the broker was told.
+
     Raises
     ------
     ExportConflict
@@ -61,7 +67,10 @@ class Copy:
                 sites=(address.site,),
             ) from None
         self.next_seq = self._block.next_seq
-        self._lease = hub.adopt(self._block, {"origin": _origin(address, offer, offset)})
+        self._hub = hub
+        self._origin = _origin(address, offer)
+        self.clock = offset
+        self._lease = hub.adopt(self._block, self._notes())
 
     def _opened(self, hub: Hub, address: Address, offer: Offer) -> DataBlockProducer:
         def attempt() -> DataBlockProducer:
@@ -80,6 +89,20 @@ class Copy:
             return block
         block.close()  # left behind by a bridge that died: whose slots they are cannot be told any more
         return attempt()
+
+    def _notes(self) -> dict[str, Any]:
+        clock = {
+            "clock_offset_ns": None if self.clock is None else self.clock.offset_ns,
+            "clock_round_trip_ns": None if self.clock is None else self.clock.round_trip_ns,
+        }
+        return {"origin": self._origin | clock}
+
+    def set_clock(self, offset: Offset) -> Future[None] | None:
+        """Tell the broker what the clock there says now, if that is another thing than before; its answer."""
+        if self.clock is not None and not offset.contradicts(self.clock):
+            return None
+        self.clock = offset
+        return self._hub.amend(self._block, self._notes())
 
     def write(self, message: Message) -> int:
         """Write what is new of a message; how many slots that is."""
@@ -104,7 +127,7 @@ class Copy:
         self._lease.close()
 
 
-def _origin(address: Address, offer: Offer, offset: Offset | None) -> dict[str, Any]:
+def _origin(address: Address, offer: Offer) -> dict[str, Any]:
     return {
         "site": address.site,
         "hub": address.hub,
@@ -113,6 +136,4 @@ def _origin(address: Address, offer: Offer, offset: Offset | None) -> dict[str, 
         "path": list(offer.path),
         "instance_id": offer.instance,
         "epoch": offer.epoch,
-        "clock_offset_ns": None if offset is None else offset.offset_ns,
-        "clock_round_trip_ns": None if offset is None else offset.round_trip_ns,
     }

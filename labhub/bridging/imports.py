@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
@@ -27,6 +28,10 @@ logger = get_logger(__name__)
 
 INBOX = 32
 """Messages that wait to be written, before the network is made to wait."""
+CLOCK_INTERVAL, MUTE_INTERVAL = 60.0, 5.0
+"""How often the clock of the other machine is looked at: it drifts; and how soon if it did not answer (in seconds)."""
+ANSWER_TIMEOUT = 5.0
+"""How long a broker may take to note what a clock says (in seconds)."""
 RETRY = 0.5
 """How often it is asked again for what was refused or not answered (in seconds)."""
 
@@ -76,6 +81,7 @@ class Import:
         self._state, self._detail = "waiting", ""
         self._received = 0
         self._lost = 0
+        self._next_look = 0.0
         self._news: queue.SimpleQueue[tuple[Word, str]] = queue.SimpleQueue()
         self._lock = threading.Lock()  # one thing at a time
         self._closing = threading.Event()
@@ -124,6 +130,23 @@ class Import:
                 word, run = "again", ""
             with self._lock:
                 self._heard(word, run)
+            if time.monotonic() >= self._next_look and self._state == "receiving":
+                self._look_at_clock()
+
+    def _look_at_clock(self) -> None:
+        """Measure the clock there once more, and tell the broker; meanwhile slots are taken."""
+        copy, offset = self._copy, self._clocks.offset(self.address)
+        self._next_look = time.monotonic() + (MUTE_INTERVAL if offset is None else CLOCK_INTERVAL)
+        if copy is None or offset is None:
+            return
+        before = copy.clock
+        try:
+            with self._lock:  # while it is registered
+                answer = copy.set_clock(offset) if copy is self._copy else None
+            if answer is not None:
+                answer.result(ANSWER_TIMEOUT)
+        except (LabHubError, TimeoutError):
+            copy.clock = before  # it is told the next time
 
     def _heard(self, word: Word, run: str) -> None:
         match word:
@@ -192,6 +215,7 @@ class Import:
         self._end()
         offset = self._clocks.offset(self.address)
         copy = self._copy = Copy(self._hub, self.address, offer, offset)
+        self._next_look = time.monotonic() + (MUTE_INTERVAL if offset is None else CLOCK_INTERVAL)
         before, self._schema = self._schema or copy.schema, copy.schema
         if not (lines := before.difference(copy.schema)):
             return ""

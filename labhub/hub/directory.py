@@ -136,16 +136,9 @@ class Directory:
         BrokerUnreachable
             The broker did not answer in time (in seconds).
         """
-        info = ProducerInfo(
-            shm_name=block.name,
-            producer_pid=os.getpid(),
-            schema_hash=block.schema.layout_hash,
-            schema_version=SCHEMA_VERSION,
-            metadata={**(notes or {}), **block.metadata(), **liveness.place_of(block.directory)},
-        )
         lease = Lease(block, lambda: self._sent(self._messenger.deregister_producer(block.name)))
         try:
-            self._messenger.register_producer(block.name, info).result(timeout)
+            self._registration(block, notes).result(timeout)
         except (AccessDenied, ChannelBusy, SchemaMismatch, ProtocolError) as refusal:
             # Nothing of ours is registered, so nothing is withdrawn: under this name that could be somebody else's.
             block.close()
@@ -161,6 +154,20 @@ class Directory:
             lease.abandon()
             raise
         return lease
+
+    def amend(self, block: DataBlockProducer, notes: Mapping[str, Any]) -> Future[None]:
+        """Put other notes beside the metadata of a producer that is registered; the broker's answer."""
+        return self._registration(block, notes)
+
+    def _registration(self, block: DataBlockProducer, notes: Mapping[str, Any] | None) -> Future[None]:
+        info = ProducerInfo(
+            shm_name=block.name,
+            producer_pid=os.getpid(),
+            schema_hash=block.schema.layout_hash,
+            schema_version=SCHEMA_VERSION,
+            metadata={**(notes or {}), **block.metadata(), **liveness.place_of(block.directory)},
+        )
+        return self._messenger.register_producer(block.name, info)
 
     def _explained(self, block: DataBlockProducer, refusal: SchemaMismatch, timeout: float) -> SchemaMismatch:
         """The broker's refusal with the fields that differ, where they are known."""

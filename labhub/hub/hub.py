@@ -307,6 +307,17 @@ class Hub:
         self._check()
         return self._directory.register(block, self._timeout, notes)
 
+    def amend(self, block: DataBlockProducer, notes: Mapping[str, Any]) -> Future[None]:
+        """Tell the broker something else about a DataBlock that was adopted, and is still open.
+
+        Returns
+        -------
+        Future of None
+            Its answer, with the errors of `adopt`. Nobody who watches is told.
+        """
+        self._check()
+        return self._directory.amend(block, notes)
+
     def peek(self, channel: str, mode: Mode = "stream") -> Consumer:
         """Attach a reader for a moment's look, which the broker does not count; else as `consumer`."""
         self._check()

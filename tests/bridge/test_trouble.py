@@ -14,7 +14,8 @@ import pytest
 import zenoh
 
 import labhub
-from labhub.bridging.clocks import Clocks
+from labhub.bridging import clocks, imports
+from labhub.bridging.clocks import Clocks, Offset
 from labhub.bridging.network import configuration, open_session
 from labhub.bridging.wire import Address
 from labhub.errors import BridgeError
@@ -248,6 +249,42 @@ def test_one_answer_of_a_clock_may_be_lost(stack, endpoint) -> None:
 def test_a_mute_clock_is_not_waited_for_for_long(stack, endpoint) -> None:
     session = stack.enter_context(open_session(configuration((), (endpoint,), None)))
     assert Clocks(session).offset(Address("lab", "0" * 16, "x")) is None
+
+
+def test_a_clock_that_was_mute_and_one_that_drifts_are_told_to_the_broker(
+    machine, bridge, endpoint, wait_until, monkeypatch
+) -> None:
+    here, there = machine("here"), machine("there")
+    monkeypatch.setattr(imports, "CLOCK_INTERVAL", 0.1)
+    monkeypatch.setattr(imports, "MUTE_INTERVAL", 0.1)
+    monkeypatch.setattr(clocks, "KEEP", 0.0)
+    says: list[Offset | None] = [None]
+    monkeypatch.setattr(Clocks, "_measure", lambda self, key: says[-1])
+    bridge(here, "lab", exports="*", listen=endpoint)
+    back = bridge(there, "office", imports="*", connect=endpoint)
+
+    def known() -> tuple[object, object]:
+        origin = there.find("x").origin
+        return origin["clock_offset_ns"], origin["clock_round_trip_ns"]
+
+    with here.producer("x", dtype="i8") as p:
+        there.wait_for("x", PATIENCE)
+        assert known() == (None, None)
+        with there.watch("x") as events:
+            assert next(events).kind == "appeared"
+            for offset in (Offset(5_000_000, 2000), Offset(7_000_000, 4000)):
+                says.append(offset)
+                wait_until(lambda offset=offset: known() == offset, PATIENCE)
+                assert back.status.imports[0].clock_offset_ns == offset.offset_ns
+            says.append(Offset(7_000_100, 4000))  # that is the same, as far as it can be measured
+            wait_until(lambda: back.status.imports[0].clock_offset_ns == 7_000_100, PATIENCE)
+            assert known() == (7_000_000, 4000)
+            p.write(1)
+            with there.consumer("x", "lossless", start="oldest") as c:
+                assert next(c.batches(timeout=PATIENCE)).data.tolist() == [1]
+            p.close()
+            assert next(events).kind == "gone"  # and nothing in between
+    wait_until(lambda: not there.channels(), PATIENCE)
 
 
 def test_a_slow_line_carries_what_it_can_and_counts_the_rest(stack, machine, bridge, endpoint, wait_until) -> None:
