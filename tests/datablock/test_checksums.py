@@ -23,7 +23,7 @@ from labhub import (
     find_datablock_consumer,
 )
 from labhub.datablock.consumer import DataBlockConsumer, open_consumer
-from labhub.datablock.iteration import batches_of
+from labhub.datablock.iteration import InHand, batches_of
 from labhub.datablock.producer import DataBlockProducer, open_producer
 from labhub.errors import (
     BackpressureTimeout,
@@ -231,6 +231,7 @@ class Late:
     def __init__(self) -> None:
         self.entered, self.let_go = threading.Event(), threading.Event()
         self.back: list[Any] = []
+        self.in_hand = InHand()
 
     def next_batch(self, *_: Any) -> None:
         self.entered.set()
