@@ -397,6 +397,7 @@ class DataBlockConsumer:
         ChecksumError
             If the slot is corrupt (`ChecksumPolicy.ENFORCED`); the next call goes on behind it.
         """
+        self.in_hand.item = None
         timeout = nanoseconds_from_ms(timeout_ms)
         try:
             batch = self.next_batch(1, 1, None if timeout < 0 else timeout / 1e9, False)

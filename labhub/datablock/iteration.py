@@ -132,6 +132,7 @@ class Batches(Iterator[Batch], AsyncIterator[Batch]):
         return self
 
     def __next__(self) -> Batch:
+        self.in_hand.item = None
         try:
             batch = self.fetch()
             if batch is not None:
@@ -143,8 +144,7 @@ class Batches(Iterator[Batch], AsyncIterator[Batch]):
         raise StopIteration
 
     def fetch(self) -> Batch | None:
-        """Return the next batch, which stays in hand; None at the end."""
-        self.in_hand.item = None
+        """Return the next batch, which stays in hand; None at the end. The hand must be empty."""
         if self._quota is None:
             return self._source.next_batch(self._max_slots, self._min_slots, self._timeout, self._until_gone, self._out)
         return self._noted(self._read(self._timeout))
@@ -238,6 +238,7 @@ class Datasets(Iterator["xr.Dataset"], AsyncIterator["xr.Dataset"]):
         return self
 
     def __next__(self) -> xr.Dataset:
+        self._batches.in_hand.item = None
         before = None if self._filler is None else self._filler.last
         try:
             batch = self._batches.fetch()
