@@ -16,11 +16,15 @@ ROUNDS = 3
 # Runs a magic, and interrupts this kernel at the given line that its main thread runs, or after a time.
 PRESS = """
 import os, signal, sys, threading, time
+def in_del(frame):  # an error in there is only printed
+    while frame and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 def press(magic, cell="", line=None, delay=None):
     n = 0
     def step(frame, event, argument):
         nonlocal n
-        if event == "line":
+        if event == "line" and not in_del(frame):
             n += 1
             if n == line:
                 sys.settrace(None)
@@ -55,6 +59,7 @@ shutil.rmtree('run.zarr', ignore_errors=True)
 """
 RECORDING = f"{CHANNEL}%hub_record start run.zarr a\n"
 REPLAY = f"{RECORDING}seq = p.write(2.0)\nseq = p.write(3.0)\n%hub_record stop\n"
+PRODUCER = f"{HUB}get_ipython().run_cell_magic('hub_producer', 'pump', {PUMP.partition(chr(10))[2]!r})\n"
 STOP = "%hub_broker stop\n"
 LEAVE = f"hub.close()\n{STOP}"
 # What comes first, the magic, which ends with all that it began, and what it may say when it is run once more.
@@ -69,6 +74,8 @@ SCENES = {
     "replay start": (REPLAY, "%hub_replay start run.zarr --prefix old.", f"%hub_replay stop\n{LEAVE}", ""),
     "replay stop": (f"{REPLAY}%hub_replay start run.zarr --prefix old.", "%hub_replay stop", LEAVE, ""),
     "producer": (HUB, PUMP, f"%hub_producers stop\n{LEAVE}", "is running; --restart"),
+    "producer restart": (PRODUCER, "%hub_producers restart pump", f"%hub_producers stop\n{LEAVE}", ""),
+    "record mark": (RECORDING, "%hub_record mark here", f"%hub_record stop\n{LEAVE}", ""),
     "unload": (RECORDING, "%unload_ext labhub", f"%load_ext labhub\np.close()\n{LEAVE}", ""),
 }
 
