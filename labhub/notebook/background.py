@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import zmq
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import KernelManager
@@ -172,15 +171,13 @@ class BackgroundProducer:
         try:
             self.pid = getattr(manager.provisioner, "pid", None) or 0
             client = manager.blocking_client()
-            # One of its own would be destroyed by its __del__, in a thread that is somebody else's.
-            context = client.context = zmq.Context()
             try:
                 client.start_channels(stdin=False)
                 client.wait_for_ready(timeout=START_TIMEOUT)
                 yield manager, client
             finally:
                 client.stop_channels()
-                context.destroy(linger=0)
+                client.context.destroy(linger=0)  # else its __del__ does, in a thread that is somebody else's
         finally:
             manager.shutdown_kernel()
 
