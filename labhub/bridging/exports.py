@@ -39,6 +39,8 @@ LATE, RECENT = 1.0, 10.0
 """A network cannot keep up that lets a slot wait for so long, or for which one was given up so recently (in s)."""
 DRAIN = 3.0
 """How long the end of a bridge waits for slots to be sent (in seconds)."""
+LEAVE = 1.0
+"""How long the end of a bridge waits for a slot that the network does not take (in seconds)."""
 LOSSY_NBYTES = 8 << 20
 """Backlog of a channel that does not wait for the network (in bytes)."""
 
@@ -313,18 +315,24 @@ class Export:
                 return
             self._closing.wait(LINGER)
 
-    def close(self) -> None:
-        """Withdraw it; what still waits for the network is lost."""
+    def close(self, patience: float = LEAVE) -> None:
+        """Withdraw it; what still waits for the network is lost.
+
+        A network that does not move keeps the second thread until the session ends, which is not waited for for longer
+        than `patience` (in seconds).
+        """
         self._closing.set()
         self._backlog.close()
         with contextlib.suppress(zenoh.ZError):
             self.disappeared()
             self._queryable.undeclare()
             self._imports.undeclare()
-        self._threads[0].join(5.0)
-        with contextlib.suppress(zenoh.ZError):
-            self._publisher.undeclare()
-        self._threads[1].join(5.0)
+        reads, sends = self._threads
+        reads.join(5.0)
+        sends.join(patience)
+        if not sends.is_alive():  # else it has the publisher, which ends with the session
+            with contextlib.suppress(zenoh.ZError):
+                self._publisher.undeclare()
 
     def _facts(self, name: str, error: Exception) -> dict[str, object]:
         return event(name, channel=self.address.channel, reason=str(error))
@@ -407,5 +415,6 @@ class Exports:
         with self._lock:
             for export in self._exports.values():
                 export.drain(deadline)
+            deadline = time.monotonic() + LEAVE
             for export in self._exports.values():
-                export.close()
+                export.close(max(0.0, deadline - time.monotonic()))

@@ -287,6 +287,25 @@ def test_a_clock_that_was_mute_and_one_that_drifts_are_told_to_the_broker(
     wait_until(lambda: not there.channels(), PATIENCE)
 
 
+def test_a_bridge_that_waits_for_the_network_is_closed_all_the_same(
+    stack, machine, bridge, endpoint, wait_until
+) -> None:
+    here, there = machine("here"), machine("there")
+    out = bridge(here, "lab", exports="*", listen=endpoint)
+    line = Relay(stack, endpoint, rate=1e5)
+    bridge(there, "office", imports="*", connect=line.endpoint)
+    with here.producer("x", dtype="u1", shape=1 << 20, capacity=64) as p:
+        there.wait_for("x", PATIENCE)
+        for _ in range(50):
+            with p.slot() as s:
+                s.array[-1] = 1
+        wait_until(lambda: out.status.exports[0].state == "network cannot keep up", PATIENCE)
+        began = time.monotonic()
+        out.close()
+        assert time.monotonic() - began < PATIENCE / 2
+    assert out.status.state == "closed"
+
+
 def test_a_slow_line_carries_what_it_can_and_counts_the_rest(stack, machine, bridge, endpoint, wait_until) -> None:
     here, there = machine("here"), machine("there")
     out = bridge(here, "lab", exports="*", listen=endpoint, buffer_nbytes=1 << 20)
