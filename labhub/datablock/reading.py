@@ -13,12 +13,7 @@ from labhub import _native
 from labhub.datablock import checksums
 from labhub.datablock.batch import SLOT_HEADER, Batch
 from labhub.datablock.config import nanoseconds
-from labhub.errors import (
-    ClosedError,
-    ConcurrentUseError,
-    InvalidArgument,
-    TimeoutExpired,
-)
+from labhub.errors import ClosedError, ConcurrentUseError, InvalidArgument, TimeoutExpired
 
 if TYPE_CHECKING:
     from labhub.datablock.consumer import DataBlockConsumer
