@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import countOf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,12 @@ PLAIN_BYTES = frozenset({"B", "b", "c"})
 """Formats of a memoryview that is bytes, as `bytes` is; with every other one it is an array of its own dtype."""
 
 
-def example(value: ArrayLike | Mapping[str, Any]) -> NDArray[Any]:
-    """Turn an example of a slot into an array; a dict becomes a structured record.
+_PLAIN = frozenset({float, int, bool, complex, str, bytes})
+"""Types of items that are looked at at once."""
+
+
+def example(value: ArrayLike | Mapping[str, Any], name: str = "value") -> NDArray[Any]:
+    """Turn an example of a slot into an array; a dict becomes a structured record. `name` is the field's, for errors.
 
     Raises
     ------
@@ -26,39 +31,44 @@ def example(value: ArrayLike | Mapping[str, Any]) -> NDArray[Any]:
     InvalidArgument
         If it cannot be an array.
     """
-    refuse_masked(value)
+    if type(value) is np.ndarray:
+        return value
+    refuse_masked(value, name)
     try:
         if not isinstance(value, Mapping):
             return np.asarray(value)
-        columns = {str(key): _column(item) for key, item in value.items()}
+        columns = {str(key): _column(item, str(key)) for key, item in value.items()}
         record = np.empty((), [(key, c.dtype, c.shape) for key, c in columns.items()])
         for key, column in columns.items():
             record[key] = column
     except (TypeError, ValueError, BufferError, OverflowError) as error:
+        if isinstance(error, SchemaMismatch):
+            raise
         raise InvalidArgument(f"{type(value).__name__} cannot be one slot of an array: {error}") from None
     return record
 
 
-def _column(item: Any) -> NDArray[Any]:
-    refuse_masked(item)
+def _column(item: Any, name: str) -> NDArray[Any]:
+    refuse_masked(item, name)
     return np.asarray(item)
 
 
-def refuse_masked(value: object) -> None:
+def refuse_masked(value: object, name: str) -> None:
     """Raise `SchemaMismatch` if an element of an array, or of arrays in lists, is masked: a slot has no mask."""
     if isinstance(value, np.ma.MaskedArray):
         mask = np.ascontiguousarray(np.ma.getmaskarray(value)).reshape(-1).view(np.bool_)
         if n := int(np.count_nonzero(mask)):
             raise SchemaMismatch(
-                f"{n} of {mask.size} elements are masked, and a slot has no mask: say which value stands for a missing "
-                "one, as in value.filled(np.nan), or send the mask in a field of its own"
+                f"field {name!r}: {n} of {mask.size} elements masked, but a slot has no mask; put a value in their "
+                "place with .filled(...), as in value.filled(np.nan), or send the mask in a field of its own"
             )
-    elif isinstance(value, list | tuple):
-        inside = tuple(kind for kind in set(map(type, value)) if issubclass(kind, list | tuple | np.ma.MaskedArray))
-        if inside:
+    elif isinstance(value, list | tuple) and len(value):
+        first = type(value[0])
+        if first in _PLAIN and countOf(map(type, value), first) == len(value):
+            return
+        if any(issubclass(kind, list | tuple | np.ma.MaskedArray) for kind in set(map(type, value))):
             for item in value:
-                if isinstance(item, inside):
-                    refuse_masked(item)
+                refuse_masked(item, name)
 
 
 def is_plain_bytes(value: object) -> bool:
@@ -87,7 +97,7 @@ def memory_of(buffer: object, *, contiguous: bool = False) -> NDArray[np.uint8]:
     InvalidArgument
         If it is no buffer, or one of Python objects, or has to be `contiguous` and is not.
     """
-    refuse_masked(buffer)
+    refuse_masked(buffer, "value")
     try:
         if isinstance(buffer, np.ndarray | np.generic):
             array = np.asarray(buffer)

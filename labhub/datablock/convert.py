@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from labhub.arrays import example, is_plain_bytes, memory_of
+from labhub.arrays import example, is_plain_bytes, memory_of, refuse_masked
 from labhub.errors import InvalidArgument, SchemaMismatch
 
 if TYPE_CHECKING:
@@ -33,6 +33,19 @@ _BY_ITEM = frozenset("SUVMm")
 _SCALARS = (bool, int, float, complex, str, bytes, np.generic)
 
 
+_COMMON = (float, int, list, tuple, np.generic, np.ndarray)
+"""Types that are no mapping, which to find out takes longer than the rest."""
+
+_ADVICE = {
+    "M": "write np.datetime64(...) of it, in UTC",
+    "m": "write np.timedelta64(...) of it",
+    "f": "write float(...) of it",
+    "S": "write bytes",
+    "U": "write str(...) of it",
+}
+"""By kind of dtype: what to do with an object of a type that numpy has no dtype for."""
+
+
 def plain(value: object, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
     """Return a value as an array of a dtype without fields; `name` is that of the field, for errors.
 
@@ -43,15 +56,24 @@ def plain(value: object, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
     InvalidArgument
         If it cannot be an array at all.
     """
+    if type(value) is np.ndarray:
+        return convert(value, dtype, name)
     if dtype.kind in _BY_ITEM and isinstance(value, list | tuple):
         return _stacked([plain(item, dtype, name) for item in value], dtype, name)
     if dtype.kind in "SV" and is_plain_bytes(value):
         return text_of(memory_of(value).tobytes(), dtype, name)
-    if dtype == np.uint8 and is_plain_bytes(value):
+    if dtype.kind == "u" and dtype.itemsize == 1 and is_plain_bytes(value):
         return memory_of(value)
-    if isinstance(value, str) and value[-1:] == "\0":
+    if dtype.kind == "U" and isinstance(value, str) and value[-1:] == "\0":
         _refuse(name, dtype, value, "a text that ends with NUL is read without it; strip it")
-    return convert(example(value), dtype, name)  # type: ignore[arg-type]
+    if type(value) is dict or (not isinstance(value, _COMMON) and isinstance(value, Mapping)):
+        raise SchemaMismatch(f"field {name!r} is {dtype} and has no fields of its own, so a dict has no place in it")
+    array = example(value, name)  # type: ignore[arg-type]
+    if array.dtype.kind == "f" and dtype.kind in "iu" and isinstance(value, list | tuple):
+        # What numpy makes of a list of integers of which some need uint64.
+        items = np.asarray(value, object)
+        array = items if all(isinstance(item, int | np.integer) for item in items.flat) else array
+    return convert(array, dtype, name)
 
 
 def text_of(data: bytes, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
@@ -148,10 +170,14 @@ _CONVERTERS: dict[str, Callable[[NDArray[Any], np.dtype[Any], str], NDArray[Any]
 def _of_objects(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
     """Return an array of Python objects as numpy reads a list of them, if all are scalars that it has a dtype for."""
     for item in array.flat:
+        refuse_masked(item, name)
         if not isinstance(item, _SCALARS) or isinstance(item, np.void):
-            _refuse(name, dtype, item, f"{_article(type(item).__name__)} does not convert; convert it yourself")
+            _refuse(name, dtype, item, f"its type does not convert; {_ADVICE.get(dtype.kind, 'convert it yourself')}")
     items = array.ravel().tolist()
-    if dtype.kind in _BY_ITEM:
+    huge = [item for item in items if isinstance(item, int) and not -(2**63) <= item < 2**64]
+    if huge and dtype.kind not in "fc":
+        _refuse(name, dtype, huge[0], "declare a dtype that can have it, or change it yourself")
+    if dtype.kind in _BY_ITEM or dtype.kind in "iu":
         return _stacked([plain(item, dtype, name) for item in items], dtype, name).reshape(array.shape)
     if dtype.kind in "fc" and all(type(item) is int for item in items):
         try:  # integers of more than 64 bits are rounded as those of 64 are
@@ -160,8 +186,7 @@ def _of_objects(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray
             _refuse(name, dtype, max(items, key=abs), "it would become inf; clip it yourself")
     found = example(items)
     if found.dtype.hasobject:
-        outside = next((item for item in items if isinstance(item, int) and not -(2**63) <= item < 2**64), items[0])
-        _refuse(name, dtype, outside, "declare a dtype that can have it, or change it yourself")
+        _refuse(name, dtype, (huge or items)[0], "declare a dtype that can have it, or change it yourself")
     return found.reshape(array.shape)
 
 
@@ -178,13 +203,15 @@ def _check(array: NDArray[Any], wrong: NDArray[np.bool_], dtype: np.dtype[Any], 
         return
     first = np.argwhere(np.atleast_1d(wrong))[0] if array.ndim else ()
     value = array[tuple(first)]
-    shown = value if isinstance(value, np.datetime64 | np.timedelta64 | np.longdouble) else value.item()
+    exact = isinstance(value, np.datetime64 | np.timedelta64) or not isinstance(value, np.generic)
+    shown = value if exact else value.item()
     place = f" at {tuple(int(k) for k in first)}" if array.ndim else ""
     _refuse(name, dtype, shown, advice, place)
 
 
 def _refuse(name: str, dtype: np.dtype[Any], value: object, advice: str, place: str = "") -> NoReturn:
     shown = str(value) if isinstance(value, np.datetime64 | np.timedelta64) else repr(value)
+    shown = f"a {type(value).__name__}" if " at 0x" in shown else shown
     shown = shown if len(shown) <= 80 else f"{shown[:60]}... ({len(shown)} characters)"
     raise SchemaMismatch(
         f"field {name!r} is {dtype}, which cannot hold the value {shown}{place}: {advice}",
@@ -200,7 +227,3 @@ def _refuse_kind(found: np.dtype[Any], dtype: np.dtype[Any], name: str) -> NoRet
         f"field {name!r} is {dtype}, and {found} does not convert to it without loss; {advice}",
         difference=(f"field {name!r}: {dtype} here, {found} there",),
     )
-
-
-def _article(word: str) -> str:
-    return f"{'an' if word[:1].lower() in 'aeiou' else 'a'} {word}"

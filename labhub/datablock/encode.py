@@ -26,7 +26,7 @@ def as_slot(value: object, schema: Schema) -> NDArray[Any]:
     InvalidArgument
         If it cannot be an array at all.
     """
-    if is_plain_bytes(value):
+    if isinstance(value, bytes | bytearray | memoryview) and is_plain_bytes(value):
         return _from_bytes(value, schema)
     array = plain(value, schema.dtype, VALUE) if schema.dtype.names is None else _structured(value, schema)
     if array.shape != schema.shape:
@@ -61,7 +61,7 @@ def first_of(values: object) -> object:
         return values[0] if len(values) else None
     columns = columns_of(values)
     if columns is not None:
-        arrays = {name: _column(column) for name, column in columns.items()}
+        arrays = {name: _column(column, name) for name, column in columns.items()}
         return {name: a[0, ...] for name, a in arrays.items()} if all(map(len, arrays.values())) else None
     array = _array_of_many(values)
     return array[0, ...] if array.ndim and len(array) else None
@@ -99,10 +99,10 @@ def _array_of_many(values: object) -> NDArray[Any]:
     return array
 
 
-def _column(column: Any) -> NDArray[Any]:
-    array = example(column)
+def _column(column: Any, name: str) -> NDArray[Any]:
+    array = example(column, name)
     if array.ndim == 0:
-        raise SchemaMismatch("a column of many slots is an array with one value for each, not a single value")
+        raise SchemaMismatch(f"column {name!r} is a single value; a column of many slots has one value for each")
     return array
 
 
@@ -110,7 +110,7 @@ def _from_columns(columns: Mapping[str, Any], schema: Schema) -> NDArray[Any]:
     if schema.dtype.names is None:
         raise InvalidArgument("write_many takes an array or a list of records; columns have no place in a plain dtype")
     _require_fields(columns, schema.fields, "these columns have other names than the fields of a slot")
-    arrays = {name: _column(columns[name]) for name in schema.fields}
+    arrays = {name: _column(columns[name], name) for name in schema.fields}
     if len({len(array) for array in arrays.values()}) > 1:
         lengths = ", ".join(f"{name}: {len(array)}" for name, array in arrays.items())
         raise SchemaMismatch(f"the columns have different lengths ({lengths}); each has one value for each slot")
@@ -121,7 +121,7 @@ def _from_columns(columns: Mapping[str, Any], schema: Schema) -> NDArray[Any]:
 
 
 def _from_bytes(value: object, schema: Schema) -> NDArray[Any]:
-    data = memory_of(value)
+    data = np.frombuffer(value, np.uint8) if type(value) is bytes else memory_of(value)
     if schema.dtype.kind == "S" and not schema.shape:
         return text_of(data.tobytes(), schema.dtype, VALUE)
     if data.size != schema.slot_nbytes:
@@ -132,12 +132,12 @@ def _from_bytes(value: object, schema: Schema) -> NDArray[Any]:
     return data.view(schema.dtype).reshape(schema.shape)
 
 
-def _structured(value: object, schema: Schema) -> NDArray[Any]:
+def _structured(value: object, schema: Schema, path: str = "") -> NDArray[Any]:
     if isinstance(value, np.ndarray | np.void):
-        return _records(example(value), schema.dtype)
+        return _records(example(value, path or VALUE), schema.dtype)
     if schema.shape and isinstance(value, Sequence) and not isinstance(value, str):
         inner = Schema(schema.dtype, schema.shape[1:])
-        rows = [_structured(row, inner) for row in value]
+        rows = [_structured(row, inner, path) for row in value]
         if len({row.shape for row in rows}) > 1:
             raise SchemaMismatch(f"a slot has shape {schema.shape}, the rows of this value have different ones")
         return np.stack(rows) if rows else np.empty((0, *inner.shape), schema.dtype)
@@ -157,7 +157,7 @@ def _structured(value: object, schema: Schema) -> NDArray[Any]:
         raise SchemaMismatch(f"a record is a dict or a tuple of {', '.join(names)}, not {type(value).__name__}")
     record = np.zeros((), schema.dtype)
     for name, item in zip(names, values, strict=True):
-        record[name] = _field(item, record[name], name)
+        record[name] = _field(item, record[name], f"{path}.{name}" if path else name)
     return record
 
 
@@ -174,12 +174,24 @@ def _records(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if array.dtype == dtype:
         return array
     if not _same_fields(array.dtype, dtype):
-        Schema(dtype).require(Schema(array.dtype), "this record")
+        raise _other_fields(array.dtype, dtype)
     records = np.zeros(array.shape, dtype)
     for name in dtype.names or ():
         inner = records[name]
         records[name] = array[name] if inner.dtype.names is None else _records(array[name], inner.dtype)
     return records
+
+
+def _other_fields(found: np.dtype[Any], wanted: np.dtype[Any]) -> SchemaMismatch:
+    here, there = ({name: str(d[name]) for name in d.names or ()} for d in (wanted, found))
+    lines = tuple(
+        f"field {name!r}: {here.get(name, 'missing')} here, {there.get(name, 'missing')} there"
+        for name in [*here, *(n for n in there if n not in here)]
+        if here.get(name) != there.get(name)
+    )
+    return SchemaMismatch(
+        f"this {'record' if there else found} has other fields:\n  " + "\n  ".join(lines), difference=lines
+    )
 
 
 def _same_fields(one: np.dtype[Any], other: np.dtype[Any]) -> bool:
@@ -194,7 +206,7 @@ def _same_fields(one: np.dtype[Any], other: np.dtype[Any]) -> bool:
 
 def _field(item: object, place: NDArray[Any], name: str) -> NDArray[Any]:
     if place.dtype.names is not None:
-        array = _structured(item, Schema(place.dtype, place.shape))
+        array = _structured(item, Schema(place.dtype, place.shape), name)
     else:
         array = plain(item, place.dtype, name)
     if array.shape != place.shape:
