@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from labhub.datablock.producer import DataBlockProducer
 
 
+_NOW = _native.NOW
+
+
 class WriteSlot:
     """One slot, open for writing in place. Made by `Producer.slot`.
 
@@ -77,8 +80,14 @@ class WriteSlot:
         if kind is not None:
             self._native.abort()
             return
-        time_ns = _native.NOW if self.timestamp_ns is None else checked_time(self.timestamp_ns)
-        self._producer._commit(self._index, _checked_length(self.nbytes), time_ns, seal=self._seal)
+        nbytes, time_ns, producer = self.nbytes, self.timestamp_ns, self._producer
+        if type(nbytes) is not int or nbytes < 0:
+            nbytes = _checked_length(nbytes)
+        time_ns = _NOW if time_ns is None else checked_time(time_ns)
+        if self._seal or producer._enforced:
+            producer._commit(self._index, nbytes, time_ns, seal=True)
+        else:
+            self._native.commit(nbytes, time_ns)
 
 
 def checked_time(time_ns: object) -> int:
