@@ -186,6 +186,8 @@ class Schema:
         ------
         InvalidArgument
             If neither `like` nor `dtype` says what a slot is, or what they say cannot be a slot.
+        SchemaMismatch
+            If an element of `like` is masked.
 
         Examples
         --------
