@@ -110,7 +110,7 @@ class Producer:
         Raises
         ------
         SchemaMismatch
-            If the value does not fit the schema, or would not survive the conversion, as `DataBlockProducer.write` says.
+            If the value does not fit the schema, or would not survive the conversion (see `DataBlockProducer.write`).
         BackpressureTimeout
             If a lossless reader held the ring full for longer than `timeout`; nothing was written then.
         ClosedError, ConcurrentUseError, ForkedProcessError
