@@ -58,7 +58,7 @@ void count_writing() {
     auto p = producer("write");
     const Consumers watching = consumers("write", lossy, false);
     count("write 64 B, " + std::to_string(lossy) + " lossy consumers", [&](int n) {
-      while (n-- > 0) p->write(slots, kSize, {}, 0, nullptr);
+      while (n-- > 0) p->write(slots, kSize);
     });
   }
   auto p = producer("many");
@@ -70,7 +70,7 @@ void count_writing() {
   count("claim and commit", [&](int n) {
     while (n-- > 0) {
       q->claim({}, nullptr);
-      q->commit(kSize, 0, nullptr);
+      q->commit(kSize);
     }
   });
 }
@@ -79,15 +79,15 @@ void count_scans() {
   {
     auto p = producer("scan", 1);
     count("scan and write, no lossless consumer", [&](int n) {
-      while (n-- > 0) require(p->try_write(slots, kSize, 0).has_value());
+      while (n-- > 0) require(p->try_write(slots, kSize).has_value());
     });
   }
   for (const int lossless : {1, 64}) {
     auto p = producer("scan", 1);
     const Consumers blocking = consumers("scan", lossless, true);
-    require(p->try_write(slots, kSize, 0).has_value());
+    require(p->try_write(slots, kSize).has_value());
     count("scan of a full ring, lossless consumers: " + std::to_string(lossless), [&](int n) {
-      while (n-- > 0) require(!p->try_write(slots, kSize, 0));
+      while (n-- > 0) require(!p->try_write(slots, kSize));
     });
   }
 }

@@ -19,10 +19,10 @@ int main(int n, char** words) {
   for (int k = std::atoi(words[2]); k > 0; --k)
     consumers.push_back(std::make_unique<Consumer>(words[1], "scan", true, kStartNewest));
   const std::uint8_t slot[64] = {};
-  while (producer.try_write(slot, sizeof slot, 0)) continue;
+  while (producer.try_write(slot, sizeof slot)) continue;
   const int looks = std::atoi(words[3]);
   const std::int64_t began = monotonic_ns();
   for (int k = looks; k > 0; --k)
-    if (producer.try_write(slot, sizeof slot, 0)) return 1;
+    if (producer.try_write(slot, sizeof slot)) return 1;
   std::printf("%.2f\n", static_cast<double>(monotonic_ns() - began) / looks);
 }

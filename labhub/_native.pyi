@@ -16,6 +16,8 @@ ABI_VERSION: Final[int]
 MAX_LOSSLESS: Final[int]
 MAX_OBSERVERS: Final[int]
 SLOT_HEADER_NBYTES: Final[int]
+NOW: Final[int]
+"""As the time of a slot: that of its publication (INT64_MIN). Every other number is a time; 0 is 1970."""
 START_NEWEST: Final[int]
 START_OLDEST: Final[int]
 START_LAST: Final[int]
@@ -92,18 +94,16 @@ class Producer:
         """True in a forked child of the process that opened it."""
     @property
     def claimed(self) -> bool: ...
-    def write(self, data: object, timeout_ns: int, evict_after_ns: int, timestamp_ns: int = 0) -> int:
+    def write(self, data: object, timeout_ns: int, evict_after_ns: int, timestamp_ns: int = NOW) -> int:
         """Claim, copy, commit one slot from a contiguous buffer of at most `slot_nbytes` bytes; its seq.
 
-        A timestamp of 0 means now. Raises BackpressureTimeout (pid, lag), ClosedError, ConcurrentUseError,
-        ForkedProcessError, InvalidArgument.
+        Raises BackpressureTimeout (pid, lag), ClosedError, ConcurrentUseError, ForkedProcessError, InvalidArgument.
         """
     def write_many(self, data: object, timeout_ns: int, evict_after_ns: int, step_ns: int = 0) -> int:
         """Write a contiguous buffer of k * slot_nbytes bytes as k slots; the number written.
 
         The timeout holds for each slot. Fewer than k are written only when a timeout or a signal cuts it short: a
-        BackpressureTimeout then carries `written`. The last slot gets the time of now, each one before it `step_ns`
-        less, but never less than the slot before.
+        BackpressureTimeout then carries `written`. The slots get the times of `span_of`.
         """
     def write_copies(self, data: object, headers: object, timeout_ns: int, evict_after_ns: int) -> int:
         """Write k slots of another ring, of which this one is a copy; the number written.
@@ -115,8 +115,17 @@ class Producer:
         """
     def claim(self, timeout_ns: int, evict_after_ns: int) -> int:
         """Open the next slot for writing; its index in the ring."""
-    def commit(self, nbytes: int, timestamp_ns: int = 0, checksum: bytes | None = None) -> int:
-        """Publish the open slot; its seq."""
+    def commit(self, nbytes: int, timestamp_ns: int = NOW, checksum: bytes | None = None, planned: bool = False) -> int:
+        """Publish the open slot; its seq.
+
+        If the time is `planned`, one of `span_of`, those that the producer gives from here on do not fall behind it.
+        """
+    def span_of(self, n_slots: int, step_ns: int) -> tuple[int, int]:
+        """Times of slots that were measured together, if they are written from now on: the first, and the step.
+
+        The last slot gets the time of now, each one before it `step_ns` less; the step is shorter if the slots would
+        otherwise reach back before the last one that was written.
+        """
     def abort(self) -> None:
         """Close the open slot without publishing it; the seq is used again. No-op when none is open."""
     def close(self) -> None:

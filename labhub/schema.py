@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import blake3
 import numpy as np
 
+from labhub.arrays import example
 from labhub.errors import InvalidArgument, SchemaMismatch
 from labhub.tables import html_facts
 
@@ -185,6 +186,8 @@ class Schema:
         ------
         InvalidArgument
             If neither `like` nor `dtype` says what a slot is, or what they say cannot be a slot.
+        SchemaMismatch
+            If an element of `like` is masked.
 
         Examples
         --------
@@ -277,20 +280,6 @@ class Schema:
         if self.sample_rate:
             parts.append(f"sample_rate={self.sample_rate:g}")
         return f"Schema({', '.join(parts)})"
-
-
-def example(value: ArrayLike | Mapping[str, Any]) -> np.ndarray[Any, Any]:
-    """Turn an example of a slot into an array; a dict becomes a structured record."""
-    try:
-        if not isinstance(value, Mapping):
-            return np.asarray(value)
-        columns = {str(key): np.asarray(item) for key, item in value.items()}
-        record = np.empty((), [(key, c.dtype, c.shape) for key, c in columns.items()])
-        for key, column in columns.items():
-            record[key] = column
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument(f"{type(value).__name__} cannot be one slot of an array: {error}") from None
-    return record
 
 
 def _canonical(document: object) -> str:

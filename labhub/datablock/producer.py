@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labhub import _native
+from labhub.arrays import memory_of
 from labhub.datablock import checksums
 from labhub.datablock.config import (
     Checksum,
@@ -97,22 +98,20 @@ class DataBlockProducer(_native.Writer):
         """Write a record that is not one slot as it stands; `write`, in the compiled core, calls this."""
         if self._enforced:
             return self._write_sealed(self._bytes_of(record))
-        data: object = self._pack(record)
-        if data is None:
-            raw = self._plain_bytes and isinstance(record, bytes | bytearray | memoryview)
-            data = record if raw else as_bytes(as_slot(record, self.schema))
+        data = self._pack(record) or self._bytes_of(record)
         return self._native.write(data, self._timeout_ns, self._evict_after_ns)
 
     def write_many(self, records: object) -> int:
         """Write many slots at once.
 
-        Blocks of samples that are written together were measured one after the other: the last one gets the time of
-        now, each one before it the time at which it ended by the sample rate.
+        All were measured before the call: they get the time at which it begins, however long it waits for readers.
+        Of blocks of samples the last one gets it, each one before it the time at which it ended by the sample rate; if
+        less time has passed since the last call than they took, they share it evenly, so that times do not fall.
 
         Parameters
         ----------
-        records : array_like of shape (n_slots, ...), or list of records
-            The slots, each of the schema's shape.
+        records : array_like of shape (n_slots, ...), list of records, or data frame
+            The slots, each of the schema's shape; records and columns are matched by name.
 
         Returns
         -------
@@ -289,20 +288,17 @@ class DataBlockProducer(_native.Writer):
         return self._native.claim(self._timeout_ns, self._evict_after_ns)
 
     def _bytes_of(self, record: object) -> NDArray[np.uint8]:
-        if not (self._plain_bytes and isinstance(record, bytes | bytearray | memoryview)):
-            return as_bytes(as_slot(record, self.schema))
-        try:
-            return np.frombuffer(record, np.uint8)
-        except (ValueError, BufferError) as error:
-            raise InvalidArgument(f"a C-contiguous buffer is needed: {error}") from None
+        if self._plain_bytes and isinstance(record, bytes | bytearray | memoryview):
+            return memory_of(record, contiguous=True)
+        return as_bytes(as_slot(record, self.schema))
 
-    def _write_sealed(self, data: NDArray[np.uint8]) -> int:
+    def _write_sealed(self, data: NDArray[np.uint8], time_ns: int = _native.NOW) -> int:
         """Write one slot with its checksum, which is that of the bytes in the slot: nobody changes those any more."""
         try:
             index = self._claim()
             if data.size <= self._slot_nbytes:  # else the commit refuses it
                 self._raw(index)[: data.size] = data
-            return self._commit(index, data.size)
+            return self._commit(index, data.size, time_ns, planned=True)
         except ConcurrentUseError:  # the open slot is another one
             raise
         except BaseException:
@@ -311,18 +307,21 @@ class DataBlockProducer(_native.Writer):
 
     def _write_many_sealed(self, data: NDArray[np.uint8]) -> int:
         slots = data.reshape(-1, self.schema.slot_nbytes)
+        first_ns, step_ns = self._native.span_of(len(slots), self._step_ns)
         for written, slot in enumerate(slots):
             try:
-                self._write_sealed(slot)
+                self._write_sealed(slot, first_ns + written * step_ns)
             except BackpressureTimeout as error:
                 error.written = written
                 raise
         return len(slots)
 
-    def _commit(self, index: int, nbytes: int, timestamp_ns: int = 0, *, seal: bool = False) -> int:
+    def _commit(
+        self, index: int, nbytes: int, timestamp_ns: int = _native.NOW, *, seal: bool = False, planned: bool = False
+    ) -> int:
         if not (seal or self._enforced):
             return self._native.commit(nbytes, timestamp_ns)
-        return self._native.commit(nbytes, timestamp_ns, checksum=checksums.digest(self._raw(index)[: max(0, nbytes)]))
+        return self._native.commit(nbytes, timestamp_ns, checksums.digest(self._raw(index)[:nbytes]), planned)
 
     def _require_checksums(self) -> None:
         if self.checksum_policy is ChecksumPolicy.NONE:

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
 from labhub.datablock.config import ChecksumPolicy
+from labhub.datablock.encode import first_of
 from labhub.datablock.producer import DataBlockProducer, Lossless, open_producer
 from labhub.datablock.writing import WriteSlot
 from labhub.errors import ChannelBusy, ClosedError, InvalidArgument, SchemaConflict
@@ -111,7 +110,7 @@ class Producer:
         Raises
         ------
         SchemaMismatch
-            If the value does not fit the schema.
+            If the value does not fit the schema, or would not survive the conversion (see `DataBlockProducer.write`).
         BackpressureTimeout
             If a lossless reader held the ring full for longer than `timeout`; nothing was written then.
         ClosedError, ConcurrentUseError, ForkedProcessError
@@ -130,10 +129,13 @@ class Producer:
     def write_many(self, records: object) -> int:
         """Write many slots at once.
 
+        All were measured before the call and get the time at which it begins; blocks of samples, each the time at
+        which it ended, as `DataBlockProducer.write_many` says.
+
         Parameters
         ----------
-        records : array_like of shape (n_slots, ...), or list of records
-            The slots, each of the schema's shape.
+        records : array_like of shape (n_slots, ...), list of records, or data frame
+            The slots, each of the schema's shape; records and columns are matched by name.
 
         Returns
         -------
@@ -151,10 +153,7 @@ class Producer:
         ...     adc.write_many(np.zeros((100, 4), "i2"))
         100
         """
-        if self._undeclared:
-            first = records[0] if isinstance(records, np.ndarray | list | tuple) and len(records) else None
-            return self._ready(first).write_many(records)
-        return self._ready(None).write_many(records)
+        return self._ready(first_of(records) if self._undeclared else None).write_many(records)
 
     def slot(self) -> WriteSlot:
         """Open the next slot for writing in place.

@@ -37,7 +37,7 @@ def differences(module: ModuleType, stub: str) -> list[str]:
     list of str
         One line for each difference; none if the stub is current.
     """
-    compiled, written = _of_module(module), _of_stub(ast.parse(stub))
+    compiled, written = _of_module(module), _of_stub(ast.parse(stub), vars(module))
     lines = [
         f"{name}: compiled {compiled.get(name, 'missing')}, stub {written.get(name, 'missing')}"
         for name in sorted(compiled.keys() | written.keys())
@@ -51,20 +51,20 @@ def _stars(fact: str) -> str:
     return "".join(re.findall(r"\*+(?=\w)", fact))
 
 
-def _of_stub(tree: ast.Module) -> Facts:
+def _of_stub(tree: ast.Module, constants: dict[str, Any]) -> Facts:
     facts: Facts = {}
     for node in tree.body:
         match node:
             case ast.AnnAssign(target=ast.Name(id=name)):
                 facts[name] = "a constant"
             case ast.FunctionDef():
-                facts[node.name] = _signature(node, {})
+                facts[node.name] = _signature(node, constants)
             case ast.ClassDef():
                 facts[node.name] = "a class"
                 for member in node.body:
                     if isinstance(member, ast.FunctionDef):
                         is_property = any(isinstance(d, ast.Name) and d.id == "property" for d in member.decorator_list)
-                        fact = "a property" if is_property else _signature(member, {})
+                        fact = "a property" if is_property else _signature(member, constants)
                         facts[f"{node.name}.{member.name}"] = fact
     return facts
 

@@ -69,6 +69,7 @@ NB_MODULE(_native, m) {
   m.attr("MAX_LOSSLESS") = kMaxLossless;
   m.attr("MAX_OBSERVERS") = kMaxObservers;
   m.attr("SLOT_HEADER_NBYTES") = sizeof(SlotHeader);
+  m.attr("NOW") = kNow;
   m.attr("START_NEWEST") = kStartNewest;
   m.attr("START_OLDEST") = kStartOldest;
   m.attr("START_LAST") = kStartLast;

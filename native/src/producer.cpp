@@ -1,6 +1,7 @@
 #include "labhub/producer.hpp"
 
 #define NPY_NO_DEPRECATED_API NPY_1_25_API_VERSION
+#include <nanobind/stl/pair.h>
 #include <numpy/ndarraytypes.h>
 
 #include <algorithm>
@@ -76,7 +77,7 @@ class Writer {  // the base of DataBlockProducer: no Python frame between the ca
     return equal;
   }
   std::uint64_t put(const void* data, std::uint64_t nbytes) {
-    return write_bytes(producer_, static_cast<const std::uint8_t*>(data), nbytes, patience_, 0);
+    return write_bytes(producer_, static_cast<const std::uint8_t*>(data), nbytes, patience_, kNow);
   }
 
   nb::object owner_;
@@ -120,8 +121,9 @@ constexpr const char* kWriteDoc = R"(Write one slot.
 Parameters
 ----------
 record : scalar, tuple, dict, array_like or bytes
-    A value of the schema's dtype and shape; a dict or tuple for a structured dtype. Bytes are taken as they
-    are: exactly one slot of them, or for a channel of raw bytes at most one slot.
+    A value of the schema's dtype and shape; a dict or tuple for a structured dtype. Bytes (also a memoryview of
+    format B, b or c) are taken as they are: exactly one slot of them, for a channel of raw bytes at most one slot,
+    for one text (dtype S) any number that fits. Every other buffer is an array of its own dtype.
 
 Returns
 -------
@@ -131,7 +133,9 @@ int
 Raises
 ------
 SchemaMismatch
-    If the value has another shape or other fields, or would not survive the conversion.
+    If the value has another shape or other fields, or would not survive the conversion: an integer out of range, a
+    number that would become inf, text that is too long, a time outside of the dtype or finer than its unit, a masked
+    element. Floats may be rounded; inf and NaN stay what they are.
 BackpressureTimeout
     If a lossless consumer held the ring full for longer than `timeout`; nothing was written then.
 ClosedError, ConcurrentUseError, ForkedProcessError)";
@@ -173,7 +177,7 @@ void bind_producer(nb::module_& m) {
       .def_prop_ro("closed", &Producer::closed)
       .def_prop_ro("forked", &Producer::forked)
       .def_prop_ro("claimed", &Producer::claimed)
-      .def("write", &write, nb::arg("data"), nb::arg("timeout_ns"), nb::arg("evict_after_ns"), nb::arg("timestamp_ns") = 0)
+      .def("write", &write, nb::arg("data"), nb::arg("timeout_ns"), nb::arg("evict_after_ns"), nb::arg("timestamp_ns") = kNow)
       .def("write_many", &write_many, nb::arg("data"), nb::arg("timeout_ns"), nb::arg("evict_after_ns"), nb::arg("step_ns") = 0)
       .def("write_copies", &write_copies, nb::arg("data"), nb::arg("headers"), nb::arg("timeout_ns"), nb::arg("evict_after_ns"))
       .def("claim",
@@ -187,10 +191,16 @@ void bind_producer(nb::module_& m) {
            },
            nb::arg("timeout_ns"), nb::arg("evict_after_ns"))
       .def("commit",
-           [](Producer& p, std::uint64_t nbytes, std::int64_t timestamp, std::optional<nb::bytes> checksum) {
-             return p.commit(nbytes, timestamp, checksum ? exactly(*checksum, 32, "checksum") : nullptr);
+           [](Producer& p, std::uint64_t nbytes, std::int64_t timestamp, std::optional<nb::bytes> checksum, bool planned) {
+             return p.commit(nbytes, timestamp, checksum ? exactly(*checksum, 32, "checksum") : nullptr, planned);
            },
-           nb::arg("nbytes"), nb::arg("timestamp_ns") = 0, nb::arg("checksum") = nb::none())
+           nb::arg("nbytes"), nb::arg("timestamp_ns") = kNow, nb::arg("checksum") = nb::none(), nb::arg("planned") = false)
+      .def("span_of",
+           [](Producer& p, std::uint64_t n, std::int64_t step_ns) {
+             const Span s = p.span_of(n, step_ns);
+             return std::make_pair(s.first_ns, s.step_ns);
+           },
+           nb::arg("n_slots"), nb::arg("step_ns"))
       .def("abort", &Producer::abort)
       .def("close", &Producer::close);
 }

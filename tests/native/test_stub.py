@@ -10,6 +10,8 @@ import pytest
 from labhub import _native
 from labhub.testing.stub import STUB, differences
 
+NOW = _native.NOW
+
 
 def test_the_stub_is_current() -> None:
     assert differences(_native, STUB.read_text()) == []
@@ -21,9 +23,17 @@ def test_the_stub_is_current() -> None:
     [
         ("def abort(self)", "def give_up(self)", "Producer.abort: compiled (self), stub missing"),
         ("def abort(self)", "def abort(self, why: str)", "Producer.abort: compiled (self), stub (self, why)"),
-        ("timestamp_ns: int = 0, checksum", "timestamp_ns: int = 1, checksum", "timestamp_ns=0, checksum=None), stub"),
-        ("timestamp_ns: int = 0, checksum", "timestamp_ns: int, checksum", "stub (self, nbytes, timestamp_ns, check"),
-        ("nbytes: int, timestamp_ns", "nbytes: int, *, timestamp_ns", "stub (self, nbytes, *, timestamp_ns=0"),
+        (
+            "timestamp_ns: int = NOW, checksum",
+            "timestamp_ns: int = 1, checksum",
+            f"timestamp_ns={NOW}, checksum=None, ",
+        ),
+        ("timestamp_ns: int = NOW, checksum", "timestamp_ns: int, checksum", "stub (self, nbytes, timestamp_ns, check"),
+        (
+            "nbytes: int, timestamp_ns",
+            "nbytes: int, *, timestamp_ns",
+            f"stub (self, nbytes, *, timestamp_ns={NOW}",
+        ),
         (
             'instance_id: bytes = b"") -> bool',
             "instance_id: bytes = None) -> bool",

@@ -280,7 +280,7 @@ class SegmentMap:
 
     def put_slot(self, seq: int, field: str, value: int) -> None:
         offset, size = FIELDS["SlotHeader"][field]
-        self._slot_views[size][(HEADER_NBYTES + seq % self.capacity * LINE + offset) // size] = value
+        self._slot_views[size][(HEADER_NBYTES + seq % self.capacity * LINE + offset) // size] = value % (1 << 8 * size)
 
     def checksum(self, seq: int) -> bytes:
         at = HEADER_NBYTES + seq % self.capacity * LINE + FIELDS["SlotHeader"]["checksum"][0]

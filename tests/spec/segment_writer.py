@@ -172,12 +172,12 @@ class SegmentWriter:
         self.map.put_slot(self.head, "seq", 2 * self.head + 1)
         return self.head
 
-    def write(self, payload: bytes, seconds: float = 5.0) -> int:
-        """Write one slot; its seq."""
+    def write(self, payload: bytes, seconds: float = 5.0, time_ns: int | None = None) -> int:
+        """Write one slot, with a time of its own if there is one; its seq."""
         seq, m = self.claim(seconds), self.map
         at = m.place(seq)
         m.payload[at : at + len(payload)] = payload
-        m.put_slot(seq, "timestamp_ns", time.monotonic_ns() + self._offset)
+        m.put_slot(seq, "timestamp_ns", time.monotonic_ns() + self._offset if time_ns is None else time_ns)
         m.put_slot(seq, "nbytes", len(payload))
         m.put_slot(seq, "flags", 0)
         m.put_slot(seq, "epoch", self.epoch)

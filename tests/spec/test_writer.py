@@ -76,6 +76,13 @@ def test_a_slot_may_be_shorter_than_its_place() -> None:
         assert batch.epoch == 1
 
 
+@pytest.mark.parametrize("time_ns", [0, -1, 1, 2**63 - 1, -(2**63) + 1])
+def test_every_number_is_a_time(time_ns: int) -> None:
+    with writer() as producer, open_consumer("x", mode="lossless") as consumer:
+        producer.write(b"", time_ns=time_ns)
+        assert next(consumer.batches(timeout=PATIENCE)).timestamp_ns.tolist() == [time_ns]
+
+
 def test_a_segment_that_declares_no_schema_is_compared_with_none() -> None:
     with SegmentWriter(segment_directory(), "x", capacity=8, slot_nbytes=SLOT_NBYTES) as producer:
         with open_consumer("x", SCHEMA) as consumer:

@@ -44,7 +44,7 @@ std::vector<std::uint8_t> make_sane() {
   std::uint8_t data[kSlotNbytes] = {};
   for (std::uint64_t k = 0; k < 6; ++k) {
     if (k == kCapacity) slow.skip_to_newest();
-    p.write(data, kSlotNbytes, labhub::Patience{0, 0}, 0, {});
+    p.write(data, kSlotNbytes, labhub::Patience{0, 0});
   }
   p.claim({0, 0}, {});
   stuck.die();
@@ -91,11 +91,11 @@ void take_over() {
   Producer p(directory, kName, shape_of(kCapacity, kSlotNbytes, labhub::kSequentialSync));
   std::uint8_t data[8 * kSlotNbytes] = {};
   std::uint64_t written = 0;
-  survive([&] { p.write(data, 8, {0, 0}, 0, {}); });
+  survive([&] { p.write(data, 8, {0, 0}); });
   survive([&] { p.write_many(data, 8, {0, 0}, {}, written); });
   survive([&] {
     p.claim({0, 0}, {});
-    p.commit(rng() % (2 * kSlotNbytes), 0, data);
+    p.commit(rng() % (2 * kSlotNbytes), labhub::kNow, data);
   });
   survive([&] { p.abort(); });
 }

@@ -49,7 +49,7 @@ std::uint64_t try_to_write_some(labhub::Producer& p, std::uint64_t seq, std::uin
   for (std::uint64_t k = 0; k < run; ++k) fill(&data[k * kSlotNbytes], seq + k);
   switch (seq % 4) {
     case 0:
-      expect(p.write(data.data(), committed_nbytes(seq), patience, 0, too_late) == seq, "write gives another seq");
+      expect(p.write(data.data(), committed_nbytes(seq), patience, labhub::kNow, too_late) == seq, "write gives another seq");
       return seq + 1;
     case 1: {
       std::uint64_t written = 0;
@@ -64,7 +64,7 @@ std::uint64_t try_to_write_some(labhub::Producer& p, std::uint64_t seq, std::uin
     default:
       expect(p.claim(patience, too_late) == seq, "a claim after an abort gives another seq");
       fill(p.segment().payload(seq), seq);
-      expect(p.commit(committed_nbytes(seq), 0, nullptr) == seq, "commit gives another seq");
+      expect(p.commit(committed_nbytes(seq)) == seq, "commit gives another seq");
       return seq + 1;
   }
 }
@@ -433,7 +433,7 @@ void wakes() {
   expect_prompt("a commit wakes readers", [&](int) {
     Producer p(directory, "wakes", shape);
     Consumer c(directory, "wakes", false, labhub::kStartNewest);
-    return lasts([&] { c.wait(1, -1, false, too_late); }, armed(p), [&] { p.write(data.data(), 8, {}, 0, too_late); });
+    return lasts([&] { c.wait(1, -1, false, too_late); }, armed(p), [&] { p.write(data.data(), 8, {}, labhub::kNow, too_late); });
   });
   expect_prompt("closing wakes readers", [&](int round) {
     Producer p(directory, "wakes", shape);
@@ -444,8 +444,8 @@ void wakes() {
     expect_prompt(leaving ? "leaving wakes the producer" : "reading wakes the producer", [&](int) {
       Producer p(directory, "wakes", shape);
       Consumer c(directory, "wakes", true, labhub::kStartNewest);
-      for (std::uint64_t k = 0; k < kCapacity; ++k) p.write(data.data(), 8, {}, 0, too_late);
-      return lasts([&] { p.write(data.data(), 8, {}, 0, too_late); }, blocked(p), [&] {
+      for (std::uint64_t k = 0; k < kCapacity; ++k) p.write(data.data(), 8, {}, labhub::kNow, too_late);
+      return lasts([&] { p.write(data.data(), 8, {}, labhub::kNow, too_late); }, blocked(p), [&] {
         if (leaving) c.close();
         else c.read(data.data(), headers.data(), kCapacity);
       });

@@ -94,7 +94,7 @@ void produce(const Task& t) {
     std::uint64_t written = 0;
     for (std::uint64_t k = 0; k < t.amount; k += t.batch, written = 0) producer.write_many(block.from(k), t.batch, {}, nullptr, written);
   } else {
-    for (std::uint64_t k = 0; k < t.amount; ++k) producer.write(source.slot(k), t.nbytes, {}, 0, nullptr);
+    for (std::uint64_t k = 0; k < t.amount; ++k) producer.write(source.slot(k), t.nbytes, {}, kNow, nullptr);
   }
   meet();
 }

@@ -1,6 +1,7 @@
 // The one writer of a channel: claim a slot, write it, commit it; wait for lossless consumers, but not for ever.
 #pragma once
 
+#include <limits>
 #include <optional>
 #include <type_traits>
 
@@ -8,9 +9,17 @@
 
 namespace labhub {
 
+// As the time of a slot: that of its publication. Every other number is a time, 0 (1970) and those before it too.
+inline constexpr std::int64_t kNow = std::numeric_limits<std::int64_t>::min();
+
 struct Patience {
   std::int64_t timeout_ns = -1;      // below zero: for ever
   std::int64_t evict_after_ns = -1;  // below zero: never evict a live consumer
+};
+
+// The times of slots that are written by one call: slot k of them has `first_ns + k * step_ns`.
+struct Span {
+  std::int64_t first_ns, step_ns;
 };
 
 class Producer : public Endpoint {
@@ -48,11 +57,14 @@ class Producer : public Endpoint {
     return open_slot({}, nullptr);
   }
 
-  std::uint64_t commit(std::uint64_t nbytes, std::int64_t timestamp_ns, const std::uint8_t* checksum) {
+  // `planned`: the time is one of `span_of`, and the times that the producer gives from here on do not fall behind it.
+  std::uint64_t commit(std::uint64_t nbytes, std::int64_t timestamp_ns = kNow, const std::uint8_t* checksum = nullptr,
+                       bool planned = false) {
     InUse guard(*this);
     if (!claimed_) throw Fault(Code::invalid_argument, "no slot of " + path_ + " is open; claim one first");
     if (nbytes > segment_->slot_nbytes) throw too_large(nbytes);
-    finish_slot(head_, nbytes, timestamp_ns, checksum);
+    finish_slot(head_, nbytes, resolved(timestamp_ns), checksum);
+    if (planned) last_ns_ = std::max(last_ns_, timestamp_ns);
     claimed_ = false;
     publish(head_ + 1);
     return head_ - 1;
@@ -66,46 +78,48 @@ class Producer : public Endpoint {
     LABHUB_FAILPOINT(aborted);
   }
 
-  std::uint64_t write(const std::uint8_t* data, std::uint64_t nbytes, const Patience& p, std::int64_t timestamp_ns,
-                      Interrupted i) {
+  std::uint64_t write(const std::uint8_t* data, std::uint64_t nbytes, const Patience& p = {},
+                      std::int64_t timestamp_ns = kNow, Interrupted i = nullptr) {
     InUse guard(*this);
     return put(data, nbytes, p, timestamp_ns, i);
   }
 
-  std::optional<std::uint64_t> try_write(const std::uint8_t* data, std::uint64_t nbytes, std::int64_t timestamp_ns) {
+  std::optional<std::uint64_t> try_write(const std::uint8_t* data, std::uint64_t nbytes,
+                                         std::int64_t timestamp_ns = kNow) {
     InUse guard(*this);
     if (!has_room()) return std::nullopt;
     return put(data, nbytes, {}, timestamp_ns, nullptr);
   }
 
-  // A record of a plain type, for C++ producers; the slot's time is now.
+  // A record of a plain type, for C++ producers.
   template <class Record>
-  std::uint64_t write(const Record& record, const Patience& p = {}, Interrupted i = nullptr) {
+  std::uint64_t write(const Record& record, const Patience& p = {}, Interrupted i = nullptr,
+                      std::int64_t timestamp_ns = kNow) {
     static_assert(std::is_trivially_copyable_v<Record>, "a slot is read by other processes: plain bytes only");
-    return write(reinterpret_cast<const std::uint8_t*>(&record), sizeof record, p, 0, i);
+    return write(reinterpret_cast<const std::uint8_t*>(&record), sizeof record, p, timestamp_ns, i);
   }
 
   // Published in runs, so that 100 million small slots a second do not mean as many exchanges of the futex word. A run is
   // at most a quarter of the ring: a reader that keeps up always has whole runs that are not being overwritten.
-  // The last slot is stamped with the time of its run, and each one before it `step_ns` earlier, but never before the slot
-  // that came before it: blocks of samples that arrive together were not measured together.
+  // All slots of a call were measured before it, so the clock is read once, at its beginning.
   void write_many(const std::uint8_t* data, std::uint64_t n, const Patience& p, Interrupted i, std::uint64_t& written,
                   std::int64_t step_ns = 0) {
     InUse guard(*this);
     const std::uint64_t longest = std::max<std::uint64_t>(1, segment_->capacity / 4);
+    const Span span = times_of(n, step_ns);
     std::int64_t looked = monotonic_ns();
     while (written < n) {
       open_slot(p, i);
       claimed_ = false;
       const std::uint64_t run = std::min({n - written, longest, room()});
-      const std::int64_t end = std::max(last_ns_, monotonic_ns() + clock_offset_ns_);
-      for (std::uint64_t k = 0; k < run; ++k) {
+      std::int64_t time = span.first_ns + span.step_ns * static_cast<std::int64_t>(written);
+      for (std::uint64_t k = 0; k < run; ++k, time += span.step_ns) {
         if (k) begin_slot(head_ + k);
         std::memcpy(segment_->payload(head_ + k), data + (written + k) * segment_->slot_nbytes, segment_->slot_nbytes);
-        last_ns_ = std::max(last_ns_, end - step_ns * static_cast<std::int64_t>(n - written - 1 - k));
-        finish_slot(head_ + k, segment_->slot_nbytes, last_ns_, nullptr);
+        finish_slot(head_ + k, segment_->slot_nbytes, time, nullptr);
         LABHUB_FAILPOINT(many_slot_complete);
       }
+      last_ns_ = time - span.step_ns;
       publish(head_ + run);
       written += run;
       if (const std::int64_t now = monotonic_ns(); now - looked > kSlice / 5) {
@@ -113,6 +127,14 @@ class Producer : public Endpoint {
         check(i);
       }
     }
+  }
+
+  // The times of `n` slots, each measured `step_ns` after the one before it, if they are written from now on: the last one
+  // gets the time of now. If less time has passed since the last slot of this producer than they took, they share that
+  // evenly, so that times do not fall.
+  Span span_of(std::uint64_t n, std::int64_t step_ns) {
+    InUse guard(*this);
+    return times_of(n, step_ns);
   }
 
   // Slots as another ring has numbered, stamped and sealed them, of which this one is a copy. The seqs that are missing
@@ -224,18 +246,30 @@ class Producer : public Endpoint {
     return head_;
   }
 
-  std::uint64_t put(const std::uint8_t* data, std::uint64_t nbytes, const Patience& p, std::int64_t timestamp_ns, Interrupted i) {
+  std::uint64_t put(const std::uint8_t* data, std::uint64_t nbytes, const Patience& p, std::int64_t timestamp_ns,
+                    Interrupted i) {
     if (nbytes > segment_->slot_nbytes) throw too_large(nbytes);
     open_slot(p, i);
     std::memcpy(segment_->payload(head_), data, nbytes);
     LABHUB_FAILPOINT(payload_written);
-    finish_slot(head_, nbytes, timestamp_ns, nullptr);
+    finish_slot(head_, nbytes, resolved(timestamp_ns), nullptr);
     claimed_ = false;
     publish(head_ + 1);
     return head_ - 1;
   }
 
-  std::int64_t now_ns() { return last_ns_ = std::max(last_ns_, monotonic_ns() + clock_offset_ns_); }
+  Span times_of(std::uint64_t n, std::int64_t step_ns) const {
+    const std::int64_t now = std::max(last_ns_, monotonic_ns() + clock_offset_ns_);
+    const auto count = static_cast<std::int64_t>(n);
+    const std::int64_t step = n ? std::min(step_ns, (now - last_ns_) / count) : 0;
+    return {now - step * (count - 1), step};
+  }
+
+  // Times of a user's own are not compared with anything, and later ones of the clock are not with them.
+  std::int64_t resolved(std::int64_t timestamp_ns) {
+    if (timestamp_ns != kNow) return timestamp_ns;
+    return last_ns_ = std::max(last_ns_, monotonic_ns() + clock_offset_ns_);
+  }
 
   void begin_slot(std::uint64_t i) {
     segment_->slot(i).seq.store(writing(i), std::memory_order_relaxed);
@@ -245,7 +279,6 @@ class Producer : public Endpoint {
 
   void finish_slot(std::uint64_t i, std::uint64_t nbytes, std::int64_t timestamp_ns, const std::uint8_t* checksum) {
     SlotHeader& s = segment_->slot(i);
-    if (timestamp_ns == 0) timestamp_ns = now_ns();
     s.timestamp_ns.store(timestamp_ns, std::memory_order_relaxed);
     s.nbytes.store(nbytes, std::memory_order_relaxed);
     s.flags.store(checksum ? 1 : 0, std::memory_order_relaxed);

@@ -50,7 +50,7 @@ void write(Producer& p, int n) {
   std::uint64_t words[kWords];
   for (; n > 0; --n) {
     fill(words, p.head(), 0, kWords);
-    p.write(reinterpret_cast<const std::uint8_t*>(words), kSlot, patient, 0, never);
+    p.write(reinterpret_cast<const std::uint8_t*>(words), kSlot, patient, kNow, never);
   }
 }
 
@@ -79,7 +79,7 @@ void seed() {
   p.claim(patient, never);
   std::memcpy(p.segment().payload(3), words, kSlot);
   failpoint::arm("commit_complete", 1);
-  p.commit(kSlot, 0, nullptr);
+  p.commit(kSlot);
 }
 
 void seed_closing() {
@@ -104,7 +104,7 @@ void produce() {
   LABHUB_FAILPOINT(payload_half_written);
   fill(words, p.head(), kWords / 2, kWords);
   LABHUB_FAILPOINT(payload_written);
-  p.commit(kSlot, 0, nullptr);
+  p.commit(kSlot);
   p.claim(patient, never);
   p.abort();
   write(p, 1);
@@ -136,7 +136,7 @@ void evict() {
   std::uint64_t words[kWords];
   for (std::uint64_t k = 0; k < 2 * kCapacity; ++k) {
     fill(words, p.head(), 0, kWords);
-    p.write(reinterpret_cast<const std::uint8_t*>(words), kSlot, {kBound, 0}, 0, never);
+    p.write(reinterpret_cast<const std::uint8_t*>(words), kSlot, {kBound, 0}, kNow, never);
   }
 }
 
