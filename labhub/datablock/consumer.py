@@ -185,7 +185,8 @@ class DataBlockConsumer(Gathering):
         Returns
         -------
         Batch
-            Possibly empty. `lost` is 0: nothing is missing that was asked for and still there.
+            Possibly empty. `lost` is 0: nothing is missing that was asked for and still there. `complete` is False if
+            the ring has overwritten slots that were asked for.
 
         Raises
         ------

@@ -202,6 +202,9 @@ class Channel:
     def snapshot(self, last: int | None = None, seconds: float | None = None) -> Batch:
         """Return what the ring still holds: the last slots, or those of the last seconds.
 
+        `Batch.complete` is False if the ring has overwritten slots that were asked for: its producer needs a longer
+        `history`.
+
         Raises
         ------
         ChannelNotFound, InvalidArgument

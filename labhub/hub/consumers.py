@@ -241,12 +241,13 @@ class Consumer:
         last : int, optional
             At most so many slots, the newest ones.
         seconds : float, optional
-            Only slots at most so much older than the newest one. All that the ring holds if neither is given.
+            Only slots whose timestamp is at most so much older than the newest one's. All that the ring holds if
+            neither is given.
 
         Returns
         -------
         Batch
-            Possibly empty.
+            Possibly empty. `complete` is False if the ring has overwritten slots that were asked for.
 
         Raises
         ------

@@ -97,9 +97,13 @@ class Producer : public Endpoint {
     while (written < n) {
       open_slot(p, i);
       claimed_ = false;
-      const std::uint64_t run = std::min({n - written, longest, room()});
+      std::uint64_t run = std::min({n - written, longest, room()});
       const std::int64_t end = std::max(last_ns_, monotonic_ns() + clock_offset_ns_);
       for (std::uint64_t k = 0; k < run; ++k) {
+        if (k && newcomer()) {
+          run = k;
+          break;
+        }
         if (k) begin_slot(head_ + k);
         std::memcpy(segment_->payload(head_ + k), data + (written + k) * segment_->slot_nbytes, segment_->slot_nbytes);
         last_ns_ = std::max(last_ns_, end - step_ns * static_cast<std::int64_t>(n - written - 1 - k));
@@ -148,6 +152,7 @@ class Producer : public Endpoint {
     h.owner.epoch.store(epoch_, std::memory_order_release);  // pairs with the acquire load of probes: pid is ours then
     LABHUB_FAILPOINT(owner_epoch_stored);
     clock_offset_ns_ = clock_ns(CLOCK_REALTIME) - monotonic_ns();
+    joined_ = h.space.seen.load(std::memory_order_relaxed);
     head_ = h.commit.commit.load(std::memory_order_relaxed);
     if (!took_over_) {
       least_ = head_;
@@ -188,8 +193,11 @@ class Producer : public Endpoint {
     return used >= segment_->capacity ? 0 : segment_->capacity - used;
   }
 
+  // Whether a lossless consumer wants slots that the last scan, which did not know it, left to be overwritten.
+  bool newcomer() const { return header().space.joined.load(std::memory_order_relaxed) != joined_; }
+
   bool has_room() {
-    if (room() == 0) scan();
+    if (room() == 0 || newcomer()) scan();
     return room() != 0;
   }
 
@@ -269,6 +277,8 @@ class Producer : public Endpoint {
   // The slowest cursor. Each cursor is loaded once: a second load could be newer than the one that was compared.
   void scan() {
     Header& h = header();
+    // Before the lines are looked at: who is counted here is seen below. Pairs with the release in enlist.
+    const std::uint32_t joined = h.space.joined.load(std::memory_order_acquire);
     // Pairs with the fence of a registering consumer between ACTIVE and its second look at commit: either we see it
     // ACTIVE here, or it sees every commit that we made before.
     std::atomic_thread_fence(std::memory_order_seq_cst);
@@ -279,6 +289,9 @@ class Producer : public Endpoint {
       if (c < least) least = c;
     }
     least_ = least;
+    if (joined == joined_) return;
+    joined_ = joined;
+    h.space.seen.store(joined, std::memory_order_release);  // pairs with acknowledged: every slot begun so far is odd there
   }
 
   void wait_for_room(const Patience& p, Interrupted interrupted) {
@@ -365,7 +378,7 @@ class Producer : public Endpoint {
   struct stat status_ {};
   std::uint8_t sync_;
   bool took_over_ = false, claimed_ = false;
-  std::uint32_t epoch_ = 0;
+  std::uint32_t epoch_ = 0, joined_ = 0;
   std::uint64_t head_ = 0;   // our own copy of commit
   std::uint64_t least_ = 0;  // slowest cursor at the last scan; it can only have risen since
   std::int64_t clock_offset_ns_ = 0, last_ns_ = 0;
