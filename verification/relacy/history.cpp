@@ -36,7 +36,7 @@ struct History : rl::test_suite<History, 2> {
     int least = kCapacity, known = 0;  // a scan has left it all places
     for (int head = kCapacity; head < kSlots; ++head) {
       const bool newcomer = joined.load(relaxed) != known;  // mirrors producer.hpp: header().space.joined.load(std::memory_order_relaxed) != joined_
-      if (head - least >= kCapacity || (newcomer && !mutated("NO_LOOK"))) least = scan(head, known);  // mirrors producer.hpp: if (room() == 0 || newcomer()) scan()
+      if (head - least >= kCapacity || (newcomer && !mutated("NO_LOOK"))) least = scan(head, known);  // mirrors producer.hpp: if (room() != 0 && !newcomer()) return true;
       else if (newcomer) seen.store(1, release);
       if (head - least >= kCapacity) return;  // would wait for the consumer
       Word& place = seq[head % kCapacity];

@@ -26,7 +26,7 @@ struct Registration : rl::test_suite<Registration, 2> {
   void producer() {
     int least = 0;
     for (int head = 0; head < kSlots; ++head) {
-      if (head - least >= kCapacity) least = scan(head);  // mirrors producer.hpp: if (room() == 0 || newcomer()) scan()
+      if (head - least >= kCapacity) least = scan(head);  // mirrors producer.hpp: if (room() != 0 && !newcomer()) return true;
       if (head - least >= kCapacity) return;              // would wait for the consumer
       seq.store(writing(head), relaxed);
       fence(release);

@@ -45,7 +45,7 @@ class Producer : public Endpoint {
   std::optional<std::uint64_t> try_claim() {
     InUse guard(*this);
     if (!has_room()) return std::nullopt;
-    return open_slot({}, nullptr);
+    return open_slot({}, nullptr, true);
   }
 
   std::uint64_t commit(std::uint64_t nbytes, std::int64_t timestamp_ns, const std::uint8_t* checksum) {
@@ -75,7 +75,7 @@ class Producer : public Endpoint {
   std::optional<std::uint64_t> try_write(const std::uint8_t* data, std::uint64_t nbytes, std::int64_t timestamp_ns) {
     InUse guard(*this);
     if (!has_room()) return std::nullopt;
-    return put(data, nbytes, {}, timestamp_ns, nullptr);
+    return put(data, nbytes, {}, timestamp_ns, nullptr, true);
   }
 
   // A record of a plain type, for C++ producers; the slot's time is now.
@@ -197,7 +197,8 @@ class Producer : public Endpoint {
   bool newcomer() const { return header().space.joined.load(std::memory_order_relaxed) != joined_; }
 
   bool has_room() {
-    if (room() == 0 || newcomer()) scan();
+    if (room() != 0 && !newcomer()) return true;
+    scan();
     return room() != 0;
   }
 
@@ -222,9 +223,9 @@ class Producer : public Endpoint {
     }
   }
 
-  std::uint64_t open_slot(const Patience& p, Interrupted i) {
+  std::uint64_t open_slot(const Patience& p, Interrupted i, bool room_is_known = false) {
     if (claimed_) throw Fault(Code::concurrent, "a slot of " + path_ + " is already open; commit or abort it first");
-    if (!has_room()) wait_for_room(p, i);
+    if (!room_is_known && !has_room()) wait_for_room(p, i);
     LABHUB_FAILPOINT(claim_found_room);
     begin_slot(head_);
     LABHUB_FAILPOINT(claim_odd);
@@ -232,9 +233,10 @@ class Producer : public Endpoint {
     return head_;
   }
 
-  std::uint64_t put(const std::uint8_t* data, std::uint64_t nbytes, const Patience& p, std::int64_t timestamp_ns, Interrupted i) {
+  std::uint64_t put(const std::uint8_t* data, std::uint64_t nbytes, const Patience& p, std::int64_t timestamp_ns, Interrupted i,
+                    bool room_is_known = false) {
     if (nbytes > segment_->slot_nbytes) throw too_large(nbytes);
-    open_slot(p, i);
+    open_slot(p, i, room_is_known);
     std::memcpy(segment_->payload(head_), data, nbytes);
     LABHUB_FAILPOINT(payload_written);
     finish_slot(head_, nbytes, timestamp_ns, nullptr);
@@ -275,7 +277,7 @@ class Producer : public Endpoint {
   }
 
   // The slowest cursor. Each cursor is loaded once: a second load could be newer than the one that was compared.
-  void scan() {
+  __attribute__((noinline)) void scan() {  // apart, so that a claim that need not scan saves no registers for it
     Header& h = header();
     // Before the lines are looked at: who is counted here is seen below. Pairs with the release in enlist.
     const std::uint32_t joined = h.space.joined.load(std::memory_order_acquire);
