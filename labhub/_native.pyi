@@ -230,6 +230,14 @@ class Consumer:
         """The first two results of the last `read`, for whom an interrupt has kept from getting them."""
     def skip_to_newest(self) -> None:
         """Move the cursor to the newest unread slot, if there is one; those in between count as lost."""
+    def first_within(self, first: int, span_ns: int) -> tuple[int, bool]:
+        """Seq of the first slot from `first` on that is at most `span_ns` older than the newest one.
+
+        And whether one of the slots before it is older than that. Times may fall.
+        """
+    @property
+    def first_seq(self) -> int:
+        """Seq of the first slot of this incarnation."""
     def peek(self, first: int, data: NDArray[np.uint8], headers: NDArray[np.void]) -> tuple[int, int]:
         """Copy history without moving the cursor: (seq of the first slot copied, how many), both validated.
 

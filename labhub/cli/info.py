@@ -71,7 +71,7 @@ def sections(channel: ChannelInfo, segment: Diagnosis | None, why: str) -> Itera
     if segment is None:
         yield "segment", _pairs(none=why)
         return
-    yield "segment", _segment(segment)
+    yield "segment", _segment(segment, channel.history)
     yield "ring", _ring(segment)
     yield "counters", _pairs(**{name: str(count) for name, count in segment.counters.items()})
     yield "readers", _readers(segment)
@@ -98,10 +98,11 @@ def _schema(schema: Schema | None) -> list[tuple[str, str]]:
     return lines
 
 
-def _segment(segment: Diagnosis) -> list[tuple[str, str]]:
+def _segment(segment: Diagnosis, history: float | None) -> list[tuple[str, str]]:
     return _pairs(
         path=segment.path,
-        size=f"{nbytes(segment.nbytes)}, {segment.capacity} slots of {nbytes(segment.slot_nbytes)}",
+        size=f"{nbytes(segment.nbytes)}, {segment.capacity} slots of {nbytes(segment.slot_nbytes)}"
+        + ("" if history is None else f", {history:.4g} s"),
         owner=f"pid {segment.pid}, {'alive' if segment.alive else 'dead'}" + (", closed" if segment.closed else ""),
         epoch=str(segment.epoch),
         created=instant(segment.created_ns),

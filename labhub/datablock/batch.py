@@ -47,6 +47,8 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
         Their headers, of dtype `SLOT_HEADER`.
     lost : int
         How many slots were lost just before the first one.
+    complete : bool
+        False for a snapshot that reaches back less far than was asked for: the ring has overwritten older slots.
     """
 
     channel: str
@@ -54,6 +56,7 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
     data: NDArray[Any]
     headers: NDArray[np.void]
     lost: int = 0
+    complete: bool = True
 
     @property
     def seq(self) -> NDArray[np.uint64]:
@@ -256,7 +259,7 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
 
     def split(self, n: int) -> tuple[Batch, Batch]:
         """Return the first `n` slots and the rest; the loss belongs to the first."""
-        head = Batch(self.channel, self.schema, self.data[:n], self.headers[:n], self.lost)
+        head = Batch(self.channel, self.schema, self.data[:n], self.headers[:n], self.lost, self.complete)
         return head, Batch(self.channel, self.schema, self.data[n:], self.headers[n:])
 
     def _repr_html_(self) -> str:
@@ -266,16 +269,18 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
             ("slots", f"{len(self)}, seq {self.seq[0]} to {self.seq[-1]}"),
             ("time", f"{self.time[0]} to {self.time[-1]}"),
             ("lost before", str(self.lost)),
+            *([] if self.complete else [("complete", "no: the ring has overwritten older slots that were asked for")]),
             ("memory", size(self.data.nbytes)),
         ]
         return html_facts(f"batch of {self.channel}", [*facts, *self.schema.facts()])
 
     def __repr__(self) -> str:
+        told = f"lost={self.lost}" + ("" if self.complete else ", complete=False")
         if not len(self):
-            return f"Batch({self.channel}: empty, lost={self.lost})"
+            return f"Batch({self.channel}: empty, {told})"
         shape = "x".join(map(str, self.data.shape))
         kind = self.data.dtype if self.data.dtype.names is None else ", ".join(self.data.dtype.names)
-        return f"Batch({self.channel}: seq {self.seq[0]}-{self.seq[-1]}, {shape} of {kind}, lost={self.lost})"
+        return f"Batch({self.channel}: seq {self.seq[0]}-{self.seq[-1]}, {shape} of {kind}, {told})"
 
 
 def columns_of(data: NDArray[Any], path: str = "") -> list[tuple[str, NDArray[Any]]]:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-import numpy as np
 from numpy.typing import NDArray
 
 from labhub import _native
-from labhub.datablock import checksums
-from labhub.datablock.batch import SLOT_HEADER, Batch
+from labhub.datablock.batch import Batch
 from labhub.datablock.checksums import Findings
 from labhub.datablock.config import (
     ChecksumPolicy,
     nanoseconds,
     nanoseconds_from_ms,
 )
+from labhub.datablock.gathering import Gathering
 from labhub.datablock.history import History
-from labhub.datablock.iteration import Batches, Datasets, InHand, batches_of
+from labhub.datablock.iteration import Batches, Datasets, batches_of
 from labhub.datablock.location import segment_directory
 from labhub.datablock.reading import ConsumeHandle, ReadSlot
-from labhub.errors import ChecksumError, InvalidArgument, StreamError, TimeoutExpired
+from labhub.errors import InvalidArgument, TimeoutExpired
 from labhub.names import check_name
 from labhub.schema import Schema
 
@@ -35,7 +33,7 @@ Mode = Literal["stream", "latest", "lossless"]
 Start = Literal["newest", "oldest"] | int
 
 
-class DataBlockConsumer:
+class DataBlockConsumer(Gathering):
     """Reads the slots of one channel. Made by `open_consumer` or `find_datablock_consumer`.
 
     Any thread may use it, one at a time.
@@ -52,20 +50,9 @@ class DataBlockConsumer:
     """
 
     def __init__(self, native: _native.Consumer, name: str, schema: Schema, mode: Mode) -> None:
-        self._native = native
-        self.name = name
-        self.schema = schema
-        self.mode: Mode = mode
+        super().__init__(native, name, schema, mode)
         self._views: dict[int, NDArray[Any]] = {}
         self._in_place: list[NDArray[Any] | None] = []  # the same, by index, for `views`
-        self._ready: list[Batch | StreamError] = []  # read, but not handed out yet
-        self.in_hand = InHand()
-        self.epochs_before = 0  # of earlier incarnations, for whom this one goes on
-        self._untold = 0  # lost, but in no batch yet
-        self._corrupt = 0
-        self._findings: Findings | None = None  # of verifying every slot
-        if native.checksum_policy == ChecksumPolicy.ENFORCED:
-            self._findings = Findings(name, native.capacity)
         self._history = History(native, name, schema, self._findings)
         self._finalize = weakref.finalize(self, native.close)
 
@@ -85,9 +72,11 @@ class DataBlockConsumer:
         Parameters
         ----------
         max_slots : int, optional
-            Most slots in one batch; what fits 32 MB unless given. More than the ring holds is as good as all of it.
+            Most slots in one batch; what fits 32 MB unless given, or `min_slots` if that is more.
         min_slots : int
-            Wait until so many are unread (or the stream has ended).
+            Wait for so many slots, which may be more than the ring holds: the reader gathers them in its own memory.
+            The slots of a batch follow each other and come from one producer. So a batch is shorter where the next
+            slots were lost or are corrupt, where another producer took over, and at the end of the stream.
         timeout : float, optional
             How long to wait for each batch (in seconds); None waits for ever.
         until_gone : bool
@@ -105,7 +94,8 @@ class DataBlockConsumer:
         Raises
         ------
         TimeoutExpired
-            While iterating, if nothing came within `timeout`; the iteration can go on.
+            While iterating, if fewer than `min_slots` came within `timeout`. Nothing is lost: those that came are kept
+            for the next batch, and the iteration can go on.
         Evicted
             While iterating, if this lossless consumer held the producer up for too long; the iteration can go on.
         ProducerGone
@@ -139,104 +129,6 @@ class DataBlockConsumer:
     def __aiter__(self) -> Batches:
         return self.batches()
 
-    def next_batch(
-        self, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool, out: NDArray[Any] | None = None
-    ) -> Batch | None:
-        """Wait for one batch; None at the end of the stream. `batches` is the friendlier form, with the same errors."""
-        if self._ready:
-            return self._hand_out(max_slots)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        left = nanoseconds(timeout)
-        while True:
-            unread = self._native.wait(min_slots, left, until_gone)
-            if unread == _native.STREAM_ENDED:
-                return None
-            if unread == 0:
-                raise self._expired(timeout)
-            if self.mode == "latest":
-                self._native.skip_to_newest()
-                max_slots = 1
-            batch = self._read(min(unread, max_slots), out)
-            if batch is not None:
-                return batch
-            if deadline is not None:
-                left = nanoseconds(max(0.0, deadline - time.monotonic()))
-
-    def put_back(self, item: Batch | StreamError) -> None:
-        """Hand a batch, or an error, out once more, first: it was read for somebody who no longer waits."""
-        self._ready.insert(0, item)
-
-    def take_back(self) -> None:
-        """Hand out once more what an interrupt has kept from getting to whom it was read for."""
-        if self.in_hand.item is not None:
-            self.put_back(self.in_hand.item)
-
-    def _hand_out(self, max_slots: int) -> Batch:
-        item = self._ready[0]
-        if isinstance(item, Batch) and len(item) > max_slots:  # it was read for somebody else
-            item, self._ready[0] = item.split(max_slots)
-            self.in_hand.item = item
-            return item
-        self.in_hand.item = item
-        del self._ready[0]
-        if isinstance(item, StreamError):
-            raise item
-        return item
-
-    def _read(self, n: int, out: NDArray[Any] | None) -> Batch | None:
-        """Copy `n` unread slots; None if there is no batch of them."""
-        schema = self.schema
-        self.in_hand.item = None
-        data = np.empty((n, *schema.shape), schema.dtype) if out is None else out
-        if n < len(data):
-            data = data[:n]
-        headers = np.empty(n, SLOT_HEADER)
-        untold, corrupt, count = self._untold, self._corrupt, -1
-        # Python looks for a Ctrl-C behind each call, the one that moves the cursor included.
-        try:
-            count, lost, seam = self._native.read(data, headers)
-            self._untold += lost
-            if count == 0:  # the producer was faster than the copy; what it cost is told with the next batch
-                return None
-            if self.epochs_before:
-                headers["epoch"] += self.epochs_before
-            if count < n:
-                data, headers = data[:count], headers[:count]
-            if seam or self._findings is not None:
-                self._get_ready_in_parts(data, headers)
-                return self._hand_out(n)
-            batch = Batch(self.name, schema, data, headers, self._untold)
-            self._untold = 0
-            self.in_hand.item = batch
-            return batch
-        except KeyboardInterrupt:
-            if self.in_hand.item is None:
-                if count < 0:
-                    count, lost = self._native.last_read
-                    headers["epoch"] += self.epochs_before
-                self._untold, self._corrupt = untold + lost, corrupt
-                self._ready.clear()
-                self._get_ready_in_parts(data[:count], headers[:count])
-            raise
-
-    def _get_ready_in_parts(self, data: NDArray[Any], headers: NDArray[np.void]) -> None:
-        """Let slots be handed out around those that are corrupt."""
-        first = 0
-        if self._findings is not None:
-            # The copy was validated: a slot that does not match its checksum was not overwritten, but is corrupt.
-            for bad in checksums.mismatches(headers, data):
-                self._get_ready(data[first:bad], headers[first:bad])
-                self._ready.append(self._found_corrupt(headers[bad]))
-                first = bad + 1
-        self._get_ready(data[first:], headers[first:])
-
-    def _get_ready(self, data: NDArray[Any], headers: NDArray[np.void]) -> None:
-        """Let slots be handed out, one batch for each epoch; the first one tells what was lost."""
-        if not len(data):
-            return
-        self._ready += Batch(self.name, self.schema, data, headers, self._untold).by_epoch()
-        self._untold = 0
-
     @property
     def findings(self) -> Findings | None:
         """The corrupt slots that were found so far; None if no checksum is verified."""
@@ -251,18 +143,6 @@ class DataBlockConsumer:
         """Have `report` called with the seq of each corrupt slot (``checksum="enforced"``), once, as it is found."""
         if self._findings is not None:
             self._findings.report = report
-
-    def _found_corrupt(self, header: np.void) -> ChecksumError:
-        """Count the slot that was just read as corrupt; the error to raise."""
-        assert self._findings is not None  # nobody else verifies
-        self._corrupt += 1
-        return self._findings.add(header)
-
-    def _expired(self, timeout: float | None) -> TimeoutExpired:
-        return TimeoutExpired(
-            f"nothing new on {self.name!r} within {timeout:g} s"
-            + ("" if self.producer_alive or self.ended else "; its producer has died")
-        )
 
     # ------------------------------------------------------------------------------------------------------ history
 
@@ -288,7 +168,7 @@ class DataBlockConsumer:
         """
         batch = self._history.latest(timeout)
         if batch is None:
-            raise self._expired(timeout or 0.0)
+            raise self.expired(timeout or 0.0)
         return batch
 
     def snapshot(self, last: int | None = None, seconds: float | None = None) -> Batch:
@@ -305,7 +185,8 @@ class DataBlockConsumer:
         Returns
         -------
         Batch
-            Possibly empty. `lost` is 0: nothing is missing that was asked for and still there.
+            Possibly empty. `lost` is 0: nothing is missing that was asked for and still there. `complete` is False if
+            the ring has overwritten slots that were asked for.
 
         Raises
         ------

@@ -56,36 +56,30 @@ class History:
                 return None
 
     def snapshot(self, last: int | None, seconds: float | None) -> Batch:
-        """Return the last slots, or those of the last seconds."""
-        head = self._native.head
-        held = self._held(head)
-        n = len(held) if last is None else min(checked_count("last", last), len(held))
-        first = head - n
-        if seconds is not None:
-            first = max(first, self._first_since(first, head, seconds))
-        return self.read(first, head - first)
+        """Return the last slots, or those of the last seconds; `Batch.complete` says whether the ring held them all."""
+        native = self._native
+        head, begin = native.head, native.first_seq
+        asked = begin if last is None else max(begin, head - checked_count("last", last))
+        first, older = max(asked, head - native.capacity), False
+        span = -1 if seconds is None else nanoseconds(seconds, "seconds")
+        if span >= 0:
+            first, older = native.first_within(first, span)
+        copied = self._copy(first, max(0, head - first))
+        # Whether nothing that was asked for had been overwritten: by where the ring began, or by what was copied.
+        reached = native.head - native.capacity < asked or (len(copied) > 0 and int(copied.seq[0]) == asked)
+        batch = self._checked(copied)
+        if span >= 0 and len(batch):
+            times = batch.timestamp_ns
+            kept = times >= max(int(times[-1]) - span, np.iinfo(np.int64).min)
+            if not kept.all():
+                batch = Batch(self._name, self._schema, batch.data[kept], batch.headers[kept])
+        everything = last is None and seconds is None  # whatever is there
+        if everything or older or reached:
+            return batch
+        return Batch(self._name, self._schema, batch.data, batch.headers, complete=False)
 
     def _held(self, head: int) -> range:
         return range(max(0, head - self._native.capacity), head)
-
-    def _first_since(self, first: int, head: int, seconds: float) -> int:
-        span = nanoseconds(seconds, "seconds")
-        newest = self._timestamp(range(head - 1, first - 1, -1))
-        if newest is None:
-            return first
-        low, high = first, head - 1  # timestamps never fall within an epoch
-        while low < high:
-            middle = (low + high) // 2
-            probe = self._timestamp(range(max(middle, self._held(self._native.head).start), high))
-            if probe is None or probe >= newest - span:
-                high = middle
-            else:
-                low = middle + 1
-        return low
-
-    def _timestamp(self, seqs: range) -> int | None:
-        """Return the time of the first of these slots that is there: neither a hole nor overwritten."""
-        return next((int(batch.timestamp_ns[0]) for seq in seqs if len(batch := self._copy(seq, 1))), None)
 
     def read(self, first: int, n: int) -> Batch:
         """Return the slots ``first .. first + n`` that are still there.
@@ -95,7 +89,9 @@ class History:
         ChecksumError
             For the first one that is found to be corrupt. It is left out from then on.
         """
-        batch = self._copy(first, n)
+        return self._checked(self._copy(first, n))
+
+    def _checked(self, batch: Batch) -> Batch:
         bad = [] if self._findings is None else checksums.mismatches(batch.headers, batch.data)
         for k in bad:
             if self._findings is not None and int(batch.seq[k]) not in self._findings:

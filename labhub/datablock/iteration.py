@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from threading import Event
@@ -17,6 +18,7 @@ from labhub.datablock.gaps import GapFiller, Gaps
 from labhub.datablock.quota import Quota
 from labhub.errors import ClosedError, InvalidArgument, StreamError, TimeoutExpired
 from labhub.schema import Schema
+from labhub.tables import size
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,7 +32,7 @@ MAX_BATCH_NBYTES = 32 * 1024 * 1024
 
 
 class InHand:
-    """What was read, and is not with whom it was read for: there a Ctrl-C can come between.
+    """A batch or an error that was taken for a call that has not returned it yet: a Ctrl-C can come between.
 
     Attributes
     ----------
@@ -48,6 +50,14 @@ class BatchSource(Protocol):
     """What batches come from: a DataBlock, or something that follows one channel from DataBlock to DataBlock."""
 
     in_hand: InHand
+
+    @property
+    def mode(self) -> str:
+        """``"stream"``, ``"latest"`` or ``"lossless"``."""
+
+    @property
+    def capacity(self) -> int:
+        """Number of slots of the ring."""
 
     @property
     def schema(self) -> Schema:
@@ -79,8 +89,8 @@ def batches_of(
     Raises
     ------
     InvalidArgument
-        If a count is not a whole number of at least 1, `min_slots` is more than `max_slots`, the timeout is bad, or
-        `out` is not an array to read into.
+        If a count is not a whole number of at least 1, `min_slots` is more than `max_slots` or than can be waited for,
+        the timeout is bad, or `out` is not an array to read into.
     """
     limit = max(1, MAX_BATCH_NBYTES // source.schema.slot_nbytes) if out is None else _room(out, source.schema)
     most = limit if max_slots is None else checked_count("max_slots", max_slots)
@@ -90,9 +100,27 @@ def batches_of(
     if max_slots is not None and least > most:
         raise InvalidArgument(f"min_slots={least} is more than max_slots={most}")
     nanoseconds(timeout)  # refuse a bad one now, not while iterating
+    _check_reachable(source, least)
     if least > limit and out is not None:
         raise InvalidArgument(f"min_slots={least} is more than the {limit} that `out` has room for")
     return Batches(source, max(most, least), least, timeout, until_gone, out, quota)
+
+
+def _check_reachable(source: BatchSource, min_slots: int) -> None:
+    """Refuse to wait for more slots than can ever be there."""
+    if min_slots == 1 or min_slots <= source.capacity:
+        return
+    if source.mode == "latest":
+        raise InvalidArgument(
+            f"min_slots={min_slots} is more than the {source.capacity} slots of the ring, and a reader in mode "
+            "'latest' gathers no slots, as it hands out the newest one only; use mode 'stream' or fewer slots"
+        )
+    needed, memory = min_slots * source.schema.slot_nbytes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise InvalidArgument(
+            f"min_slots={min_slots} would take {size(needed)} of memory, and this machine has {size(memory)}; "
+            "ask for fewer slots at once"
+        )
 
 
 def _room(out: NDArray[Any], schema: Schema) -> int:

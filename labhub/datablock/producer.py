@@ -18,14 +18,14 @@ from labhub.datablock.config import (
     ChecksumPolicy,
     ConsumerSyncPolicy,
     DataBlockPolicy,
-    checked_count,
     checksum_policy_of,
     nanoseconds,
     nanoseconds_from_ms,
 )
 from labhub.datablock.encode import as_bytes, as_slot, as_slots
-from labhub.datablock.location import default_capacity, segment_directory
+from labhub.datablock.location import segment_directory
 from labhub.datablock.packing import packer_of
+from labhub.datablock.sizing import choose_capacity, history_of, rate_of
 from labhub.datablock.writing import WriteHandle, WriteSlot
 from labhub.errors import BackpressureTimeout, ClosedError, ConcurrentUseError, ForkedProcessError, InvalidArgument
 from labhub.names import check_name
@@ -54,7 +54,11 @@ class DataBlockProducer(_native.Writer):
         What one slot looks like.
     directory : str
         Where its segment is.
+    rate : float or None
+        Slots per second, if that is known.
     """
+
+    rate: float | None = None
 
     def __init__(
         self,
@@ -183,6 +187,11 @@ class DataBlockProducer(_native.Writer):
     def capacity(self) -> int:
         """Number of slots of the ring."""
         return self._native.capacity
+
+    @property
+    def history(self) -> float | None:
+        """How far back the ring reaches at any moment (in seconds); None if it is not known how many slots come."""
+        return history_of(self.capacity, self.rate)
 
     @property
     def instance_id(self) -> bytes:
@@ -363,6 +372,8 @@ def open_producer(
     *,
     directory: str | None = None,
     capacity: int | None = None,
+    history: float | None = None,
+    rate: float | None = None,
     lossless: Lossless = True,
     timeout: float | None = 5.0,
     evict_after: float | None = 1.0,
@@ -381,7 +392,9 @@ def open_producer(
     directory : str, optional
         Where segments live; that of the broker ``default``.
     capacity : int, optional
-        Number of slots; as many as fit 8 MB, at least 8.
+        Number of slots; as many as fit 8 MB, at least 8, and for 2 seconds if the rate is known.
+    history, rate : float, optional
+        How far back the ring reaches instead (in seconds), and slots per second; see `Hub.producer`.
     lossless : bool or "single"
         Whether lossless consumers may attach: up to 64, none, or exactly one.
     timeout : float or None
@@ -409,12 +422,11 @@ def open_producer(
         raise InvalidArgument(f"lossless is True, False or 'single', not {lossless!r}")
     check_name(name)
     directory = segment_directory() if directory is None else directory
-    n = default_capacity(schema.slot_nbytes, directory) if capacity is None else checked_count("capacity", capacity)
-    return open_native(
+    producer = open_native(
         name,
         schema,
         directory,
-        capacity=n,
+        capacity=choose_capacity(name, schema, directory, capacity, history, rate),
         page_nbytes=4096,
         shared_secret=shared_secret,
         policy=DataBlockPolicy.RING_BUFFER,
@@ -424,6 +436,8 @@ def open_producer(
         evict_after=evict_after,
         first_seq=first_seq,
     )
+    producer.rate = rate_of(schema, rate)
+    return producer
 
 
 def open_native(

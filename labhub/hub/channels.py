@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from labhub import liveness
 from labhub.datablock.location import segment_directory
+from labhub.datablock.sizing import history_of, rate_of
 from labhub.errors import InvalidArgument
 from labhub.schema import Schema
 
@@ -95,6 +96,11 @@ class ChannelInfo:
         names = self.schema.dtype.names
         kind = str(self.schema.dtype) if names is None else "{" + ", ".join(names) + "}"
         return kind + (str(list(self.schema.shape)) if self.schema.shape else "")
+
+    @property
+    def history(self) -> float | None:
+        """How far back the ring reaches at any moment (in seconds); None if the schema does not say the rate."""
+        return history_of(self.capacity, rate_of(self.schema))
 
     @property
     def units(self) -> dict[str, str]:
@@ -201,6 +207,9 @@ class Channel:
 
     def snapshot(self, last: int | None = None, seconds: float | None = None) -> Batch:
         """Return what the ring still holds: the last slots, or those of the last seconds.
+
+        `Batch.complete` is False if the ring has overwritten slots that were asked for: its producer needs a longer
+        `history`.
 
         Raises
         ------

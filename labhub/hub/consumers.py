@@ -77,9 +77,11 @@ class Consumer:
         Parameters
         ----------
         max_slots : int, optional
-            Most slots in one batch; what fits 32 MB unless given. More than the ring holds is as good as all of it.
+            Most slots in one batch; what fits 32 MB unless given, or `min_slots` if that is more.
         min_slots : int
-            Wait until so many are unread (or the stream has ended).
+            Wait for so many slots, which may be more than the ring holds: the reader gathers them in its own memory.
+            The slots of a batch follow each other and come from one producer. So a batch is shorter where the next
+            slots were lost or are corrupt, where another producer took over, and at the end of the stream.
         timeout : float, optional
             How long to wait for each batch (in seconds); None waits for ever.
         until_gone : bool
@@ -102,7 +104,8 @@ class Consumer:
         Raises
         ------
         TimeoutExpired
-            While iterating, if nothing came within `timeout`; the iteration can go on.
+            While iterating, if fewer than `min_slots` came within `timeout`. Nothing is lost: those that came are kept
+            for the next batch, and the iteration can go on.
         Evicted
             While iterating, if this lossless reader held the producer up for too long; the iteration can go on.
         ProducerGone
@@ -187,7 +190,7 @@ class Consumer:
                 batch = self._block.next_batch(max_slots, min_slots, left, until_gone, out)
             except TimeoutExpired:
                 if deadline is not None and time.monotonic() >= deadline:
-                    raise self._expired(timeout) from None
+                    raise self._block.expired(timeout, min_slots) from None
                 continue
             except ClosedError:
                 if self._closing.is_set():
@@ -238,12 +241,13 @@ class Consumer:
         last : int, optional
             At most so many slots, the newest ones.
         seconds : float, optional
-            Only slots at most so much older than the newest one. All that the ring holds if neither is given.
+            Only slots whose timestamp is at most so much older than the newest one's. All that the ring holds if
+            neither is given.
 
         Returns
         -------
         Batch
-            Possibly empty.
+            Possibly empty. `complete` is False if the ring has overwritten slots that were asked for.
 
         Raises
         ------
@@ -405,10 +409,6 @@ class Consumer:
         self._block.in_hand = self.in_hand
         self._block.epochs_before = self._epochs_before
         weakref.finalize(self, self._lease.abandon)
-
-    def _expired(self, timeout: float | None) -> TimeoutExpired:
-        why = "" if self.producer_alive or self.ended else "; its producer has died"
-        return TimeoutExpired(f"nothing new on {self.channel!r} within {timeout:g} s{why}")
 
     def _wait_for_return(self, reattach: Reattach, timeout: float | None, deadline: float | None) -> None:
         """Wait until the channel is back as another incarnation, and attach to that one."""

@@ -114,6 +114,8 @@ class Hub:
         sample_rate: float | None = None,
         attrs: Mapping[str, Any] | None = None,
         capacity: int | None = None,
+        history: float | None = None,
+        rate: float | None = None,
         lossless: Lossless = True,
         timeout: float | None = 5.0,
         evict_after: float | None = 1.0,
@@ -143,7 +145,12 @@ class Hub:
         attrs : mapping, optional
             Free notes.
         capacity : int, optional
-            Slots of the ring; as many as fit 8 MB, at least 8, unless given.
+            Slots of the ring. Unless it or `history` is given, as many as fit 8 MB, at least 8; if the rate is known,
+            2 seconds at least, but a quarter of what is free in shared memory at most. `Producer.history` tells.
+        history : float, optional
+            How far back the ring reaches instead (in seconds): `snapshot(seconds=history)` is always complete.
+        rate : float, optional
+            Slots per second, if there is no `sample_rate` that says it; it only sizes the ring.
         lossless : bool or "single"
             Whether lossless readers may attach: up to 64, none, or exactly one.
         timeout : float or None
@@ -188,8 +195,9 @@ class Hub:
         self._check()
         check_name(channel)
         hints = {"shape": shape, "units": units, "dims": dims, "sample_rate": sample_rate, "attrs": attrs}
-        ring = {"capacity": capacity, "lossless": lossless, "timeout": timeout, "evict_after": evict_after}
+        ring: dict[str, Any] = {"capacity": capacity, "history": history, "rate": rate}
         ring["checksum"] = checksum_policy_of(checksum)
+        ring |= {"lossless": lossless, "timeout": timeout, "evict_after": evict_after}
         wanted = Wanted.infer(like, dtype, hints, **ring)
         with self._lock:
             earlier = self._producers.get(channel)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from labhub.datablock.config import ChecksumPolicy
 from labhub.datablock.encode import first_of
 from labhub.datablock.producer import DataBlockProducer, Lossless, open_producer
+from labhub.datablock.sizing import check_size, rate_of, slots_for
 from labhub.datablock.writing import WriteSlot
 from labhub.errors import ChannelBusy, ClosedError, InvalidArgument, SchemaConflict
 from labhub.hub.holder import describe_process
@@ -42,6 +43,8 @@ class Wanted:
         What is known of the schema before the first write: keyword arguments of `Schema.infer`.
     capacity : int or None
         Slots of the ring; None takes the default.
+    history, rate : float or None
+        As in `Hub.producer` (in seconds, and slots per second).
     lossless : bool or "single"
         Whether, and how many, lossless readers may attach.
     timeout, evict_after : float or None
@@ -53,6 +56,8 @@ class Wanted:
     schema: Schema | None
     hints: Mapping[str, Any] = field(default_factory=dict)
     capacity: int | None = None
+    history: float | None = None
+    rate: float | None = None
     lossless: Lossless = True
     timeout: float | None = 5.0
     evict_after: float | None = 1.0
@@ -64,7 +69,15 @@ class Wanted:
     ) -> Self:
         """Work out the schema if `like` or `dtype` tells it, else keep the hints for the first write."""
         schema = None if like is None and dtype is None else Schema.infer(like, dtype=dtype, **hints)
-        return cls(schema, hints, **ring)
+        wanted = cls(schema, hints, **ring)
+        check_size(wanted.capacity, wanted.history, wanted.rate, schema, hints.get("sample_rate"))
+        return wanted
+
+    def slots(self, schema: Schema | None) -> int | None:
+        """Return how many slots were asked for, for slots of that schema; None for the default."""
+        if self.history is None or schema is None or (per_second := rate_of(schema, self.rate)) is None:
+            return self.capacity
+        return slots_for(self.history, per_second)
 
 
 class Producer:
@@ -199,6 +212,11 @@ class Producer:
         return self._wanted.capacity if self._block is None else self._block.capacity
 
     @property
+    def history(self) -> float | None:
+        """How far back the ring reaches at any moment (in seconds); None if it is not known how many slots come."""
+        return None if self._block is None else self._block.history
+
+    @property
     def epoch(self) -> int:
         """1 for the first producer of a segment, one more after each takeover; 0 before the segment exists."""
         return 0 if self._block is None else self._block.epoch
@@ -242,8 +260,9 @@ class Producer:
         lines: list[str] = []
         if wanted.schema is not None and self.schema is not None and wanted.schema != self.schema:
             lines += self.schema.difference(wanted.schema) or (f"{self.schema} before, {wanted.schema} now",)
-        if wanted.capacity not in (None, self.capacity):
-            lines.append(f"capacity: {self.capacity} before, {wanted.capacity} now")
+        slots = wanted.slots(wanted.schema or self.schema)
+        if slots not in (None, self.capacity):
+            lines.append(f"capacity: {self.capacity} before, {slots} now")
         if wanted.lossless != self._wanted.lossless:
             lines.append(f"lossless: {self._wanted.lossless} before, {wanted.lossless} now")
         if wanted.checksum != self._wanted.checksum:
@@ -259,6 +278,7 @@ class Producer:
         elif self._block is not None:
             self._block.timeout = wanted.timeout
             self._block.evict_after = wanted.evict_after
+            self._block.rate = rate_of(self._block.schema, wanted.rate)
 
     def _ready(self, record: object) -> DataBlockProducer:
         """The open DataBlock; opened first, from what `record` looks like, if the schema was left to this write."""
@@ -291,6 +311,8 @@ class Producer:
                 schema,
                 directory=self._directory,
                 capacity=self._wanted.capacity,
+                history=self._wanted.history,
+                rate=self._wanted.rate,
                 lossless=self._wanted.lossless,
                 timeout=self._wanted.timeout,
                 evict_after=self._wanted.evict_after,
@@ -327,7 +349,8 @@ class Producer:
             return f"Producer({self.channel!r}, closed)"
         if self._block is None:
             return f"Producer({self.channel!r}, schema left to the first write)"
-        return f"Producer({self.channel!r}, {self._block.schema!r}, capacity={self._block.capacity})"
+        reach = "" if self.history is None else f", history={self.history:.4g}"
+        return f"Producer({self.channel!r}, {self._block.schema!r}, capacity={self._block.capacity}{reach})"
 
 
 def announce_replacement(channel: str, lines: tuple[str, ...]) -> None:

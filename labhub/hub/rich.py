@@ -60,7 +60,8 @@ def producer_html(producer: Producer) -> str:
     title = f"producer of {producer.channel}"
     if producer.closed:
         return html_facts(f"{title}: closed", _slot(producer.schema))
-    ring = [("capacity", f"{producer.capacity} slots")] if producer.capacity else []
+    reach = "" if producer.history is None else f", {producer.history:.4g} s"
+    ring = [("capacity", f"{producer.capacity} slots{reach}")] if producer.capacity else []
     return html_facts(title, [*_slot(producer.schema), *ring, ("next seq", str(producer.next_seq))])
 
 

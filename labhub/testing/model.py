@@ -80,7 +80,9 @@ class ModelSegment:
     begun: int = 0
     """One more than the last seq whose place was opened or passed over: what was there before can no longer be read."""
     known: int = 0
-    """Slowest cursor when the producer last looked; it looks only when this leaves no room."""
+    """Slowest cursor when the producer last looked; it looks when this leaves no room, and when there is a newcomer."""
+    newcomer: bool = False
+    """Whether a lossless reader has registered for older slots since the producer last looked."""
     evictions: int = 0
     aborts: int = 0
 
@@ -207,12 +209,13 @@ class ModelSegment:
         return max(0, self.shape.capacity - (self.next_seq - self.known))
 
     def _find_room(self, evict: bool) -> None:
-        if self._room() == 0:
+        if self._room() == 0 or self.newcomer:
             self._look()
         if self._room() == 0:
             self._make_room(evict)
 
     def _look(self) -> None:
+        self.newcomer = False
         self.known = min([self.next_seq, *(line.cursor for line in self.lines.values() if line.active)])
 
     def _make_room(self, evict: bool) -> None:
@@ -385,7 +388,8 @@ class ModelReader:
         if start == NEWEST:
             self.cursor = head
         elif start == OLDEST:
-            self.cursor = segment.oldest_held
+            begun = min(head, segment.begun - segment.shape.capacity) if self.line is not None else 0
+            self.cursor = max(segment.oldest_held, begun)
         elif start == LAST:
             self.cursor = max(segment.first_seq, head - 1)
         else:
@@ -395,6 +399,7 @@ class ModelReader:
                 self.line.alive = self.line.active = False
                 raise InvalidArgument("not written yet")
             self.line.cursor = max(self.cursor, segment.oldest_held)
+            segment.newcomer |= start != NEWEST
 
     def _skip_overwritten(self) -> None:
         oldest = self.segment.head - self.segment.shape.capacity

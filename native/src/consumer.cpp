@@ -167,6 +167,13 @@ void bind_consumer(nb::module_& m) {
       .def("read", &read, nb::arg("data"), nb::arg("headers"))
       .def_prop_ro("last_read", [](const Consumer& c) { return nb::make_tuple(c.last_read().count, c.last_read().lost); })
       .def("skip_to_newest", &Consumer::skip_to_newest)
+      .def("first_within",
+           [](Consumer& c, std::uint64_t first, std::int64_t span) {
+             const auto [seq, older] = c.first_within(first, span);
+             return nb::make_tuple(seq, older);
+           },
+           nb::arg("first"), nb::arg("span_ns"))
+      .def_prop_ro("first_seq", &Consumer::first_seq)
       .def("peek", &peek, nb::arg("first"), nb::arg("data"), nb::arg("headers"))
       .def("acquire",
            [](Consumer& c, bool newest, std::int64_t timeout, bool until_gone) {

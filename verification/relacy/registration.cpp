@@ -26,7 +26,7 @@ struct Registration : rl::test_suite<Registration, 2> {
   void producer() {
     int least = 0;
     for (int head = 0; head < kSlots; ++head) {
-      if (head - least >= kCapacity) least = scan(head);  // mirrors producer.hpp: if (room() == 0) scan()
+      if (head - least >= kCapacity) least = scan(head);  // mirrors producer.hpp: if (room() != 0 && !newcomer()) return true;
       if (head - least >= kCapacity) return;              // would wait for the consumer
       seq.store(writing(head), relaxed);
       fence(release);
@@ -36,7 +36,7 @@ struct Registration : rl::test_suite<Registration, 2> {
   }
 
   void consumer() {
-    cursor.store(commit.load(acquire), relaxed);  // mirrors consumer.hpp: l.cursor.store(head(), std::memory_order_relaxed)
+    cursor.store(commit.load(acquire), relaxed);  // mirrors consumer.hpp: : head(), std::memory_order_relaxed)
     state.store(1, release);                      // mirrors consumer.hpp: l.state.store(line_state(generation_, kActive), std::memory_order_release)
     if (!mutated("NO_CONSUMER_FENCE"))
       fence(seq_cst);  // mirrors consumer.hpp: std::atomic_thread_fence(std::memory_order_seq_cst)

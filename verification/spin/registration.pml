@@ -83,7 +83,7 @@ inline notify_producer(always) {
 /* consumer.hpp, enlist */
 inline enlist() {
   mine = commit;
-  cursor[me] = mine;  /* mirrors consumer.hpp: l.cursor.store(head(), std::memory_order_relaxed) */
+  cursor[me] = mine;  /* mirrors consumer.hpp: : head(), std::memory_order_relaxed) */
   is_active[me] = 1;  /* mirrors consumer.hpp: l.state.store(line_state(generation_, kActive), std::memory_order_release);  // pairs with scan() */
 #ifndef MUT_NO_REREAD
   mine = commit;      /* mirrors consumer.hpp: cursor_ = head(); */

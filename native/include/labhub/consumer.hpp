@@ -1,6 +1,9 @@
 // A reader of a channel. Lossy: never slows the producer, and knows exactly what it lost. Lossless: the producer waits.
 #pragma once
 
+#include <limits>
+#include <utility>
+
 #include "endpoint.hpp"
 
 namespace labhub {
@@ -10,6 +13,7 @@ constexpr std::int64_t kStartOldest = -2;  // as far back as the ring holds
 constexpr std::int64_t kStartLast = -3;    // the newest committed slot, if there is one
 constexpr std::int64_t kStreamEnded = -1;
 constexpr std::int64_t kTimedOut = -2;
+constexpr std::int64_t kNoticed = 200'000;  // how long a registration for older slots waits to be noticed (in ns)
 constexpr std::uint32_t kHole = 1u << 31;  // among the flags of a copied header: nobody has written this slot
 
 // The copy of a slot that the producer may be overwriting. Formally a data race, and so the only function that
@@ -48,7 +52,7 @@ class Consumer : public Endpoint {
     segment_->map()->protect_payload(segment_->payload_offset);
     file_ = std::move(o.file);
     take_line();
-    if (lossless_) enlist();
+    if (lossless_) enlist(start != kStartNewest);
     else cursor_ = head();
     try {
       place(start);
@@ -111,6 +115,29 @@ class Consumer : public Endpoint {
     }
     return {count ? headers[0].seq : first + bad, count, 0};
   }
+
+  // The first slot from `first` on whose time is at most span_ns before that of the newest one, and whether one of those
+  // before it is older than that. Times may fall. Whoever copies the slots finds out which were overwritten meanwhile.
+  std::pair<std::uint64_t, bool> first_within(std::uint64_t first, std::int64_t span_ns) {
+    InUse guard(*this);
+    const std::uint64_t h = head();
+    first = std::max(first, oldest_held(h));
+    std::uint64_t newest = h;
+    while (newest > first && !intact(newest - 1)) --newest;
+    if (newest <= first) return {first, false};
+    constexpr std::int64_t kEver = std::numeric_limits<std::int64_t>::min();
+    const std::int64_t time = time_of(newest - 1);
+    const std::int64_t since = time < kEver + span_ns ? kEver : time - span_ns;
+    bool older = false;
+    for (; first + 1 < newest; ++first) {
+      const bool too_old = time_of(first) < since;
+      if (!intact(first)) continue;
+      if (!too_old) break;
+      older = true;
+    }
+    return {first, older};
+  }
+  std::uint64_t first_seq() const { return header().commit.first_seq; }
 
   std::int64_t acquire(bool newest, std::int64_t timeout_ns, bool until_gone, Interrupted i) {
     InUse guard(*this);
@@ -215,19 +242,37 @@ class Consumer : public Endpoint {
 
   // Register at the head. Between our first look at commit and ACTIVE the producer may run ahead by a scan that did not
   // know us; only the second look, after the fence, gives a cursor that no such run can reach.
-  void enlist() {
+  // For older slots, register as far back as the ring holds and count up `joined`: the producer then scans before it begins
+  // another slot, instead of overwriting what its last scan left to it. Once it says that it has, the slots that it had
+  // begun before are committed or odd for us, and place() starts behind those that they took the place of. A producer that
+  // rests does not say so: only if it was stopped between its look at `joined` and its odd seq can it still begin a slot.
+  void enlist(bool older = false) {
     CursorLine& l = *line();
-    l.cursor.store(head(), std::memory_order_relaxed);
+    l.cursor.store(older ? oldest_held(head()) : head(), std::memory_order_relaxed);
     LABHUB_FAILPOINT(register_cursor_stored);
     l.state.store(line_state(generation_, kActive), std::memory_order_release);  // pairs with scan()
     LABHUB_FAILPOINT(register_active);
+    if (older) {
+      const std::uint32_t mine = header().space.joined.fetch_add(1, std::memory_order_release) + 1;  // pairs with scan()
+      LABHUB_FAILPOINT(register_counted);
+      await_notice(mine);
+    }
     std::atomic_thread_fence(std::memory_order_seq_cst);                         // pairs with the fence in scan()
     LABHUB_FAILPOINT(register_fenced);
     cursor_ = head();
+    if (older) return;  // place() says where to begin
     l.cursor.store(cursor_, std::memory_order_release);
     LABHUB_FAILPOINT(register_cursor_final);
     notify_producer(header(), cursor_);
     LABHUB_FAILPOINT(register_notified);
+  }
+
+  bool noticed(std::uint32_t mine) const {  // pairs with the release of `seen` in scan()
+    return static_cast<std::int32_t>(header().space.seen.load(std::memory_order_acquire) - mine) >= 0;
+  }
+  void await_notice(std::uint32_t mine) const {
+    const std::int64_t end = monotonic_ns() + kNoticed;
+    while (!noticed(mine) && !ended() && monotonic_ns() < end) ::sched_yield();
   }
 
   bool enlisted() const {
@@ -269,9 +314,10 @@ class Consumer : public Endpoint {
           throw Fault(Code::invalid_argument, "a lossless consumer cannot start at seq " + str(cursor_) +
                                               ", which is not written yet (the head is " + str(h) + ")");
     }
-    // History below the registration is read like a lossy reader's. The producer must not see us further behind than a
-    // whole ring.
+    if (lossless_ && start == kStartOldest) cursor_ += clobbered(cursor_, h - cursor_);
+    // The producer must not see us further behind than a whole ring.
     if (CursorLine* l = line()) l->cursor.store(std::max(cursor_, oldest_held(h)), std::memory_order_release);
+    if (lossless_ && start != kStartNewest) notify_producer(header(), cursor_);
   }
 
   std::int64_t wait_unread(std::uint64_t min_slots, const Deadline& deadline, bool until_gone, Interrupted interrupted) {
@@ -384,6 +430,8 @@ class Consumer : public Endpoint {
     }
     return cursor_;
   }
+
+  std::int64_t time_of(std::uint64_t i) const { return segment_->slot(i).timestamp_ns.load(std::memory_order_relaxed); }
 
   bool intact(std::uint64_t i) const {
     // Pairs with the release fence in begin_slot: if any byte that we used was a new one, this load sees the odd seq.

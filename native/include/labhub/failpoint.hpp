@@ -25,7 +25,7 @@
   X(full_waiting_announced) X(full_scanned) X(evict_decided) X(evict_done) \
   X(end_flag_stored) X(end_readers_woken) X(end_producer_woken) X(close_unlinked) X(close_unlocked) \
   X(bury_locked) X(bury_ended) X(bury_unlinked) \
-  X(line_locked) X(line_filled) X(register_cursor_stored) X(register_active) X(register_fenced) \
+  X(line_locked) X(line_filled) X(register_cursor_stored) X(register_active) X(register_counted) X(register_fenced) \
   X(register_cursor_final) X(register_notified) X(register_placed) \
   X(wait_bit_set) X(read_run_copied) X(read_validated) X(slot_opened) X(cursor_stored) X(cursor_notified) \
   X(notify_exchanged) X(eviction_noticed) X(leave_freed) X(leave_notified)

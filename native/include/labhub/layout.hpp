@@ -62,6 +62,8 @@ struct alignas(kLine) SpaceLine {
   std::atomic<std::uint32_t> word;              // futex: counts wake-ups of the producer
   std::atomic<std::uint32_t> producer_waiting;  // 1 while the producer sleeps, or is about to
   std::atomic<std::uint64_t> wake_at;           // it wants to be woken by a cursor at or beyond this seq
+  std::atomic<std::uint32_t> joined;            // counts lossless consumers that registered for slots that are there already
+  std::atomic<std::uint32_t> seen;              // `joined` as the producer's last scan found it
 };
 
 struct alignas(kLine) OwnerLine {

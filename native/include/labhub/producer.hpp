@@ -54,7 +54,7 @@ class Producer : public Endpoint {
   std::optional<std::uint64_t> try_claim() {
     InUse guard(*this);
     if (!has_room()) return std::nullopt;
-    return open_slot({}, nullptr);
+    return open_slot({}, nullptr, true);
   }
 
   // `planned`: the time is one of `span_of`, and the times that the producer gives from here on do not fall behind it.
@@ -88,7 +88,7 @@ class Producer : public Endpoint {
                                          std::int64_t timestamp_ns = kNow) {
     InUse guard(*this);
     if (!has_room()) return std::nullopt;
-    return put(data, nbytes, {}, timestamp_ns, nullptr);
+    return put(data, nbytes, {}, timestamp_ns, nullptr, true);
   }
 
   // A record of a plain type, for C++ producers.
@@ -111,9 +111,13 @@ class Producer : public Endpoint {
     while (written < n) {
       open_slot(p, i);
       claimed_ = false;
-      const std::uint64_t run = std::min({n - written, longest, room()});
+      std::uint64_t run = std::min({n - written, longest, room()});
       std::int64_t time = span.first_ns + span.step_ns * static_cast<std::int64_t>(written);
       for (std::uint64_t k = 0; k < run; ++k, time += span.step_ns) {
+        if (k && newcomer()) {
+          run = k;
+          break;
+        }
         if (k) begin_slot(head_ + k);
         std::memcpy(segment_->payload(head_ + k), data + (written + k) * segment_->slot_nbytes, segment_->slot_nbytes);
         finish_slot(head_ + k, segment_->slot_nbytes, time, nullptr);
@@ -170,6 +174,7 @@ class Producer : public Endpoint {
     h.owner.epoch.store(epoch_, std::memory_order_release);  // pairs with the acquire load of probes: pid is ours then
     LABHUB_FAILPOINT(owner_epoch_stored);
     clock_offset_ns_ = clock_ns(CLOCK_REALTIME) - monotonic_ns();
+    joined_ = h.space.seen.load(std::memory_order_relaxed);
     head_ = h.commit.commit.load(std::memory_order_relaxed);
     if (!took_over_) {
       least_ = head_;
@@ -210,8 +215,12 @@ class Producer : public Endpoint {
     return used >= segment_->capacity ? 0 : segment_->capacity - used;
   }
 
+  // Whether a lossless consumer wants slots that the last scan, which did not know it, left to be overwritten.
+  bool newcomer() const { return header().space.joined.load(std::memory_order_relaxed) != joined_; }
+
   bool has_room() {
-    if (room() == 0) scan();
+    if (room() != 0 && !newcomer()) return true;
+    scan();
     return room() != 0;
   }
 
@@ -236,9 +245,9 @@ class Producer : public Endpoint {
     }
   }
 
-  std::uint64_t open_slot(const Patience& p, Interrupted i) {
+  std::uint64_t open_slot(const Patience& p, Interrupted i, bool room_is_known = false) {
     if (claimed_) throw Fault(Code::concurrent, "a slot of " + path_ + " is already open; commit or abort it first");
-    if (!has_room()) wait_for_room(p, i);
+    if (!room_is_known && !has_room()) wait_for_room(p, i);
     LABHUB_FAILPOINT(claim_found_room);
     begin_slot(head_);
     LABHUB_FAILPOINT(claim_odd);
@@ -247,9 +256,9 @@ class Producer : public Endpoint {
   }
 
   std::uint64_t put(const std::uint8_t* data, std::uint64_t nbytes, const Patience& p, std::int64_t timestamp_ns,
-                    Interrupted i) {
+                    Interrupted i, bool room_is_known = false) {
     if (nbytes > segment_->slot_nbytes) throw too_large(nbytes);
-    open_slot(p, i);
+    open_slot(p, i, room_is_known);
     std::memcpy(segment_->payload(head_), data, nbytes);
     LABHUB_FAILPOINT(payload_written);
     finish_slot(head_, nbytes, resolved(timestamp_ns), nullptr);
@@ -300,8 +309,10 @@ class Producer : public Endpoint {
   }
 
   // The slowest cursor. Each cursor is loaded once: a second load could be newer than the one that was compared.
-  void scan() {
+  __attribute__((noinline)) void scan() {  // apart, so that a claim that need not scan saves no registers for it
     Header& h = header();
+    // Before the lines are looked at: who is counted here is seen below. Pairs with the release in enlist.
+    const std::uint32_t joined = h.space.joined.load(std::memory_order_acquire);
     // Pairs with the fence of a registering consumer between ACTIVE and its second look at commit: either we see it
     // ACTIVE here, or it sees every commit that we made before.
     std::atomic_thread_fence(std::memory_order_seq_cst);
@@ -312,6 +323,9 @@ class Producer : public Endpoint {
       if (c < least) least = c;
     }
     least_ = least;
+    if (joined == joined_) return;
+    joined_ = joined;
+    h.space.seen.store(joined, std::memory_order_release);  // pairs with acknowledged: every slot begun so far is odd there
   }
 
   void wait_for_room(const Patience& p, Interrupted interrupted) {
@@ -398,7 +412,7 @@ class Producer : public Endpoint {
   struct stat status_ {};
   std::uint8_t sync_;
   bool took_over_ = false, claimed_ = false;
-  std::uint32_t epoch_ = 0;
+  std::uint32_t epoch_ = 0, joined_ = 0;
   std::uint64_t head_ = 0;   // our own copy of commit
   std::uint64_t least_ = 0;  // slowest cursor at the last scan; it can only have risen since
   std::int64_t clock_offset_ns_ = 0, last_ns_ = 0;
