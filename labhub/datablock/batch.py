@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labhub.datablock import checksums
-from labhub.schema import TIME, VALUE, Schema
+from labhub.datablock.table import along_time
+from labhub.schema import Schema
 from labhub.tables import html_facts, size
 
 if TYPE_CHECKING:
@@ -103,46 +103,9 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
         >>> ds.pressure.attrs["units"], ds.pressure.values, ds.seq.values
         ('mbar', array([1013.2, 1013.4]), array([0, 1], dtype=uint64))
         """
-        import pandas as pd
-        import xarray as xr
+        from labhub.datablock.dataset import dataset_of
 
-        schema = self.schema
-        dims = schema.dims or tuple(f"dim_{k}" for k in range(len(schema.shape)))
-        if TIME in dims:
-            data, time, seq, dims = self._joined(dims)
-        else:
-            data, time, seq, dims = self.data, self.time, self.seq, (TIME, *dims)
-        variables = {}
-        columns = columns_of(data)
-        taken = {"seq", *dims, *(name for name, _ in columns)}
-        for name, column in columns:
-            extra = tuple(f"{name}_{k}" for k in range(column.ndim - len(dims)))
-            unit = schema.units.get(name.split(".")[0])
-            shown = beside(name, taken) if name == "seq" or name in dims else name
-            variables[shown] = ((*dims, *extra), column, {"units": unit} if unit else {})
-        # A finished index: to make one of an array, xarray takes a third of all its time here.
-        coordinates = {TIME: pd.DatetimeIndex(time), "seq": (TIME, seq)}
-        return xr.Dataset(variables, coordinates, {"channel": self.channel, **schema.attrs})
-
-    def _joined(
-        self, dims: tuple[str, ...]
-    ) -> tuple[NDArray[Any], NDArray[np.datetime64], NDArray[np.uint64], tuple[str, ...]]:
-        """Join the slots along their time axis; (data, time, seq, dims), with time first."""
-        schema = self.schema
-        assert schema.sample_rate is not None  # a schema with a time axis has one
-        axis = dims.index(TIME)
-        data = np.moveaxis(self.data, axis + 1, 1)
-        n_slots, n_samples = data.shape[:2]
-        valid = np.full(n_slots, n_samples)
-        if axis == 0:  # a partial commit ends in the middle of the time axis
-            valid = np.minimum(self.nbytes.astype(np.int64) // (schema.slot_nbytes // n_samples), n_samples)
-        back = valid[:, None] - 1 - np.arange(n_samples)
-        offsets = np.round(back * (1e9 / schema.sample_rate)).astype(np.int64)
-        keep = back.ravel() >= 0
-        time = (self.timestamp_ns[:, None] - offsets).ravel()[keep]
-        joined = data.reshape(n_slots * n_samples, *data.shape[2:])[keep]
-        rest = tuple(d for d in dims if d != TIME)
-        return joined, time.astype("datetime64[ns]"), np.repeat(self.seq, n_samples)[keep], (TIME, *rest)
+        return dataset_of(self)
 
     def along_time(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Return the samples one after the other, and the time of each.
@@ -154,17 +117,8 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
         time_ns : ndarray of shape (n_samples,)
             Time of each sample (in nanoseconds since the epoch, UTC).
         """
-        schema = self.schema
-        if TIME not in schema.dims:
-            return self.data, self.timestamp_ns
-        if schema.dims[0] == TIME and (self.nbytes == schema.slot_nbytes).all():  # no partial commit: far cheaper
-            assert schema.sample_rate is not None  # a schema with a time axis has one
-            back = np.arange(schema.shape[0] - 1, -1, -1)
-            offsets = np.round(back * (1e9 / schema.sample_rate)).astype(np.int64)
-            samples = self.data.reshape(-1, *schema.shape[1:])
-            return samples, (self.timestamp_ns[:, None] - offsets).ravel()
-        data, time, _, _ = self._joined(schema.dims)
-        return data, time.astype(np.int64)
+        data, time_ns, _ = along_time(self.schema, self.data, self.headers)
+        return data, time_ns
 
     def to_arrow(self) -> pa.Table:
         """Return the fields as an Arrow table, one row for each slot, or for each sample of blocks of samples.
@@ -277,16 +231,3 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
         kind = self.data.dtype if self.data.dtype.names is None else ", ".join(self.data.dtype.names)
         return f"Batch({self.channel}: seq {self.seq[0]}-{self.seq[-1]}, {shape} of {kind}, lost={self.lost})"
 
-
-def columns_of(data: NDArray[Any], path: str = "") -> list[tuple[str, NDArray[Any]]]:
-    """Return the plain columns of a (possibly nested) structured array, each with its dotted name."""
-    if data.dtype.names is None:
-        return [(path or VALUE, data)]
-    return [c for name in data.dtype.names for c in columns_of(data[name], f"{path}.{name}" if path else name)]
-
-
-def beside(name: str, taken: Container[str]) -> str:
-    """Return a name with as many underscores behind it as it takes to be another one than those that are taken."""
-    while name in taken:
-        name += "_"
-    return name
