@@ -230,4 +230,3 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
         shape = "x".join(map(str, self.data.shape))
         kind = self.data.dtype if self.data.dtype.names is None else ", ".join(self.data.dtype.names)
         return f"Batch({self.channel}: seq {self.seq[0]}-{self.seq[-1]}, {shape} of {kind}, lost={self.lost})"
-

@@ -35,7 +35,7 @@ def dataset_of(batch: Batch) -> xr.Dataset:
     # A finished index: to make one of an array, xarray takes a third of all its time here.
     times = pd.DatetimeIndex(time_ns.view("datetime64[ns]"))
     coordinates = {
-        TIME: xr.IndexVariable(TIME, times, None, TIME_ENCODING),
+        TIME: xr.IndexVariable(TIME, times, None, TIME_ENCODING),  # type: ignore[no-untyped-call]
         SEQ: xr.Variable((TIME,), seq_of(batch.headers, counts), None, None, fastpath=True),
     }
     return xr.Dataset(variables, coordinates, {**layout.attrs, "channel": batch.channel})

@@ -142,7 +142,9 @@ def check_storable(channel: str, schema: Schema) -> None:
     """
     check_name(channel)
     if channel in FILES:
-        raise InvalidArgument(f"a channel named {channel!r} cannot be recorded: a store has a file of that name; rename it")
+        raise InvalidArgument(
+            f"a channel named {channel!r} cannot be recorded: a store has a file of that name; rename it"
+        )
     for column in layout_of(schema).columns:
         _check_storable(channel, column)
 

@@ -16,8 +16,8 @@ from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest
 from zarr.storage import LocalStore, WrapperStore
 
-from labhub.errors import DamagedStore, LabHubError, NotARecording
 from labhub.datablock.table import layout_of
+from labhub.errors import DamagedStore, LabHubError, NotARecording
 from labhub.recording.layout import dtype_of, field_of, samples_per_slot, slots_of, slots_per_chunk
 from labhub.recording.proof import MANIFEST, ROOT, signed_chunks
 from labhub.recording.store import ATTRIBUTE, FORMAT_VERSION

@@ -182,7 +182,7 @@ def test_arrow_tables(blocks: Producer, hub: Hub) -> None:
         table = hub["pump"].snapshot().to_arrow()
         assert table.column_names == ["time", "seq", "bar", "words", "n"]
         assert table.schema.metadata[b"channel"] == b"pump"
-        assert Schema.from_json(table.schema.metadata[b"labhub_schema"].decode()) == hub["pump"].schema
+        assert Schema.from_json(table.schema.metadata[b"labhub_schema"].decode()) == p.schema
         assert table.schema.field("bar").metadata == {b"units": b"bar", b"labhub_field": b"bar"}
         assert table.schema.field("time").type == pa.timestamp("ns", "UTC")
         row = table.drop_columns(["time"]).to_pylist()

@@ -48,7 +48,11 @@ def slots(channel: str) -> np.ndarray[Any, Any]:
     for k in range(3):
         data[k] = (
             *(k / 2, 10 + k, k, k / 4, (k / 8, (k, -k))),
-            *(np.datetime64("2026-11-25T12:00:00.000001") + k, np.timedelta64(1500 + k, "ms"), np.datetime64("2026-11-25")),
+            *(
+                np.datetime64("2026-11-25T12:00:00.000001") + k,
+                np.timedelta64(1500 + k, "ms"),
+                np.datetime64("2026-11-25"),
+            ),
             *("µm", b"ab\0c", k == 1, 1j * k),
         )
     return data
