@@ -104,12 +104,10 @@ def _check_floats(name: str, variable: xr.DataArray) -> None:
     if variable.dtype.kind not in "iu" or variable.dtype.itemsize < 8 or DTYPE in variable.attrs:
         return
     values = variable.values
-    large = (
-        values[(values > MAX_EXACT) | (values < -MAX_EXACT)] if values.dtype.kind == "i" else values[values > MAX_EXACT]
-    )
+    large = values[(values > MAX_EXACT) | ((values < 0) & (values < np.int64(-MAX_EXACT)))]
     for number in large.tolist():
         if int(float(number)) != number:
             raise InvalidArgument(
-                f"gaps='nan' makes floats of integers, and {number} of the field {name!r} is none; use gaps='leave', or "
-                "make the field a float or a date"
+                f"gaps='nan' makes floats of integers, and no float is {number}, of the field {name!r}; use "
+                "gaps='leave', or make the field a float or a date"
             )

@@ -103,7 +103,7 @@ def choose(channel: str, schema: Schema, wanted: Sequence[str]) -> list[Series]:
     for name in wanted:
         whole = [lines for lines in found if name in (lines.leaf.name, *lines.leaf.path[:1])]
         single = [lines.named(name) for lines in found if lines not in whole]
-        if not any(map(len, (*whole, *single))):
+        if not whole and not any(single):
             what = "is not numeric" if name in others else "is not there"
             raise InvalidArgument(f"field {name!r} of {channel!r} {what}; {_can_be_drawn(found)}")
         chosen += [*whole, *single]

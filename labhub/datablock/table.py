@@ -169,7 +169,7 @@ def _slot_dims(schema: Schema) -> Iterator[str]:
 
 
 def _names(found: Iterable[Leaf], taken: set[str]) -> list[str]:
-    """Give each field a name: first those that can keep their own, and of two equal ones the field that is not nested."""
+    """Give each field a name: first those that can keep their own, of two equal ones the field that is not nested."""
     places = list(enumerate(found))
     names: dict[int, str] = {}
     for k, leaf in sorted(places, key=lambda place: len(place[1].path)):

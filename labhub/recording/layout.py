@@ -214,7 +214,8 @@ def _encoded_times(column: Column, values: NDArray[Any], attrs: dict[str, Any]) 
     """Return dates or durations as integers in the unit of their dtype.
 
     CF says what they are, as long as xarray can show them all: before and after the years of nanoseconds it raises
-    instead, for the whole group. An array with such a value, or of a unit that CF has not, has its dtype as an attribute.
+    instead, for the whole group. An array with such a value, or of a unit that CF does not know, has its dtype as an
+    attribute.
     """
     attrs = attrs | ({UNITS: column.unit} if column.unit else {})
     numbers, cf = dates.integers(values), dates.cf_units(values.dtype)
@@ -303,7 +304,7 @@ def _decoded(values: NDArray[Any], dtype: np.dtype[Any], stored: np.dtype[Any] |
     """Undo `_encoded`."""
     match dtype.kind:
         case "M" | "m":
-            return np.ascontiguousarray(values).view(stored).astype(dtype)
+            return np.ascontiguousarray(values).view(stored or dtype.newbyteorder("=")).astype(dtype)
         case "S" | "V":
             shape = values.shape[:-1]
             return np.frombuffer(np.ascontiguousarray(values).tobytes(), dtype, math.prod(shape)).reshape(shape)

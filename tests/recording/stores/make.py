@@ -45,13 +45,14 @@ def slots(channel: str) -> np.ndarray[Any, Any]:
     if channel == "adc":
         return np.arange(90, dtype="i2").reshape(3, 10, 3)
     data = np.zeros(3, LOG)
+    day = np.datetime64("2026-11-25")
     for k in range(3):
         data[k] = (
             *(k / 2, 10 + k, k, k / 4, (k / 8, (k, -k))),
             *(
                 np.datetime64("2026-11-25T12:00:00.000001") + k,
                 np.timedelta64(1500 + k, "ms"),
-                np.datetime64("2026-11-25"),
+                day,
             ),
             *("µm", b"ab\0c", k == 1, 1j * k),
         )
