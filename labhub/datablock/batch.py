@@ -86,14 +86,21 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
     def to_xarray(self) -> xr.Dataset:
         """Return the fields as an `xarray.Dataset` along ``time``.
 
-        Each field is a data variable (a plain dtype gives one called ``value``) with its unit in ``attrs["units"]``;
-        ``seq`` is a coordinate, and a field of the name of a coordinate or dim gets an underscore behind it
-        (``time_``). Slots that are blocks of samples are joined along their ``time`` axis, and each sample
+        Each field is a data variable (a plain dtype gives one called ``value``) with its unit in ``attrs["units"]``, or
+        in ``attrs["labhub_units"]`` for dates and durations; ``seq`` is a coordinate. A field of the name of a
+        coordinate, of a dim or of something else in a recording gets an underscore behind it (``time_``), and no field
+        is left out. Dates and durations have the unit of their dtype where xarray has it, else that of the next finer
+        one; those of picoseconds or months, say, are integers with their dtype in ``attrs["labhub_dtype"]``. Slots that are blocks of samples are joined along their ``time`` axis, and each sample
         has its own time: the slot's timestamp is that of its last sample, the others follow from the sample rate.
 
         Returns
         -------
         xarray.Dataset
+
+        Raises
+        ------
+        InvalidArgument
+            A date or duration is beyond what xarray can hold; the message names it.
 
         Examples
         --------
@@ -126,15 +133,16 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
         Returns
         -------
         pyarrow.Table
-            With the columns ``time`` (UTC, in ns), ``seq`` and the fields; further axes are lists of fixed size. The
-            metadata of a field have its ``units``, those of the table the ``channel``.
+            With the columns ``time`` (UTC, in ns), ``seq`` and the fields, called as in `to_xarray`; further axes are
+            lists of fixed size. The metadata of a field have its ``units`` and, under ``labhub_field``, its dotted name;
+            those of the table have the ``channel`` and, under ``labhub_schema``, the JSON of its schema.
 
         Raises
         ------
         MissingDependency
             If pyarrow is not installed.
         InvalidArgument
-            If Arrow has no type for a field, for example for complex numbers.
+            If Arrow has no type for a field, for example for complex numbers, or for one of its values.
         """
         from labhub.datablock.arrow import table_of
 
@@ -146,6 +154,11 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
         Returns
         -------
         pandas.DataFrame
+
+        Raises
+        ------
+        InvalidArgument
+            As `to_xarray`.
         """
         return self.to_xarray().to_dataframe()
 

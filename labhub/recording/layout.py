@@ -155,6 +155,8 @@ def _check_storable(channel: str, column: Column) -> None:
         raise InvalidArgument(
             f"{where} cannot be recorded: its name has {length} bytes, a file name at most {LONGEST_NAME}; shorten it"
         )
+    if dtype.itemsize == 0:
+        raise InvalidArgument(f"{where} is {dtype}, which has no bytes; give it a length, as in 'U16'")
     if dtype.char in "gG":
         raise InvalidArgument(f"{where} is {dtype}, for which Zarr has no type; give it float64 or complex128 instead")
     if dates.is_time(dtype) and np.datetime_data(dtype)[0] == "generic":
@@ -240,14 +242,12 @@ def _units(unit: str) -> dict[str, str]:
 def _text(values: NDArray[Any], field: str) -> NDArray[Any]:
     """Return text of any length, as Zarr has it."""
     try:
-        if hasattr(np.dtypes, "StringDType"):
-            return values.astype(np.dtypes.StringDType())
-        "".join(values.ravel().tolist()).encode()
-    except (UnicodeError, ValueError) as error:
+        # NumPy 2.4 takes big-endian text for other characters.
+        return values.astype(values.dtype.newbyteorder("="), copy=False).astype(np.dtypes.StringDType())
+    except (UnicodeError, TypeError, ValueError) as error:
         raise InvalidArgument(
             f"the field {field!r} holds text that UTF-8 cannot hold ({error}); write bytes ('S') instead"
         ) from None
-    return values.astype(object)  # NumPy 1
 
 
 def slots_of(
@@ -308,4 +308,6 @@ def _decoded(values: NDArray[Any], dtype: np.dtype[Any], stored: np.dtype[Any] |
         case "S" | "V":
             shape = values.shape[:-1]
             return np.frombuffer(np.ascontiguousarray(values).tobytes(), dtype, math.prod(shape)).reshape(shape)
+        case "U":
+            values = values.astype(dtype.newbyteorder("="))
     return values.astype(dtype)

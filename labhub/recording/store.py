@@ -158,8 +158,10 @@ class RecordingStore:
         _write(self.path / ROOT, root)
 
     def close(self) -> None:
-        """Commit for the last time, as complete, and write each array's own metadata for readers that want them."""
+        """Commit for the last time, as complete, and write each node's own metadata for readers that want them."""
         self.give_reserve()
+        for channel, document in self._groups.items():
+            _write(self.path / channel / ROOT, _json(document))
         for path, column in self._columns.items():
             _write(self.path / path / ROOT, _json(column.consolidated()))
         self.commit(final=True)
@@ -196,7 +198,7 @@ class RecordingStore:
             name=path,
             shape=(0, *inner),
             chunks=(chunk, *(max(1, n) for n in inner)),
-            dtype=str if new.values.dtype.kind == "O" else new.values.dtype,
+            dtype=new.values.dtype,
             compressors=self._compressors,
             dimension_names=new.dims,
             attributes=new.attrs,

@@ -73,7 +73,9 @@ def test_an_arrow_table_has_the_value(dtype: str) -> None:
 @pytest.mark.parametrize("number", [2**62, -(2**62), 2**63 - 1])
 @pytest.mark.parametrize("dtype", ["M8[D]", "M8[h]", "M8[Y]", "m8[D]", "m8[W]", "M8[10ms]"])
 def test_what_no_other_unit_can_hold_is_an_error_that_names_the_field(dtype: str, number: int) -> None:
-    batch = batch_of(Schema(np.dtype([("when", dtype)])), np.array([(number,)], [("when", "i8")]).view([("when", dtype)]))
+    batch = batch_of(
+        Schema(np.dtype([("when", dtype)])), np.array([(number,)], [("when", "i8")]).view([("when", dtype)])
+    )
     for convert in batch.to_xarray, batch.to_arrow, batch.to_pandas:
         with pytest.raises(InvalidArgument, match="the field 'when'"):
             convert()

@@ -27,7 +27,11 @@ WIDE = Schema(np.dtype("f4"), (1, 4096), ("time", "ch"), sample_rate=10)
             "a.x x 150 x 99",
             lambda data: data["a"]["x"][:, 150, 99],
         ),
-        (Schema(np.dtype([("a (b) 1", "i2", 5000), ("a", "i2")])), "a (b) 1 4999", lambda data: data["a (b) 1"][:, 4999]),
+        (
+            Schema(np.dtype([("a (b) 1", "i2", 5000), ("a", "i2")])),
+            "a (b) 1 4999",
+            lambda data: data["a (b) 1"][:, 4999],
+        ),
     ],
 )
 def test_a_line_is_found_behind_and_within_a_large_field(schema: Schema, name: str, value) -> None:

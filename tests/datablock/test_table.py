@@ -151,7 +151,9 @@ def test_a_user_who_appends_pieces_to_a_store_gets_their_times(tmp_path: Any) ->
         assert same(found[name].values, np.concatenate([whole.data[name], half.data[name]])), name
 
 
-@pytest.mark.parametrize("op", [lambda ds: ds, lambda ds: ds.isel(time=slice(1, None)), lambda ds: xr.concat([ds], "time")])
+@pytest.mark.parametrize(
+    "op", [lambda ds: ds, lambda ds: ds.isel(time=slice(1, None)), lambda ds: xr.concat([ds], "time")]
+)
 def test_times_are_saved_as_nanoseconds(op: Any) -> None:
     schema = Schema(np.dtype("f4"), (4,), ("time",), sample_rate=10)
     encoding = op(batch_of(schema).to_xarray()).time.encoding
