@@ -89,9 +89,10 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
         Each field is a data variable (a plain dtype gives one called ``value``) with its unit in ``attrs["units"]``, or
         in ``attrs["labhub_units"]`` for dates and durations; ``seq`` is a coordinate. A field of the name of a
         coordinate, of a dim or of something else in a recording gets an underscore behind it (``time_``), and no field
-        is left out. Dates and durations have the unit of their dtype where xarray has it, else that of the next finer
-        one; those of picoseconds or months, say, are integers with their dtype in ``attrs["labhub_dtype"]``. Slots that are blocks of samples are joined along their ``time`` axis, and each sample
-        has its own time: the slot's timestamp is that of its last sample, the others follow from the sample rate.
+        is left out. Dates and durations have the unit of their dtype where xarray has it, else a finer one; those of
+        picoseconds or months, say, are integers with their dtype in ``attrs["labhub_dtype"]``. Slots that are blocks of
+        samples are joined along their ``time`` axis, and each sample has its own time: the slot's timestamp is that of
+        its last sample, the others follow from the sample rate.
 
         Returns
         -------
@@ -134,8 +135,8 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
         -------
         pyarrow.Table
             With the columns ``time`` (UTC, in ns), ``seq`` and the fields, called as in `to_xarray`; further axes are
-            lists of fixed size. The metadata of a field have its ``units`` and, under ``labhub_field``, its dotted name;
-            those of the table have the ``channel`` and, under ``labhub_schema``, the JSON of its schema.
+            lists of fixed size. The metadata of a field have its ``units`` and, under ``labhub_field``, its dotted
+            name; those of the table have the ``channel`` and, under ``labhub_schema``, the JSON of its schema.
 
         Raises
         ------

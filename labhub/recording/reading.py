@@ -39,9 +39,10 @@ def check_ours(store: str | Path) -> Path:
     """
     path = Path(store)
     version = attributes_of(path).get(ATTRIBUTE, {}).get("version")
-    if version != FORMAT_VERSION:
+    if version not in range(1, FORMAT_VERSION + 1):
         raise NotARecording(
-            f"{path} is a recording of version {version!r}, this labhub reads version {FORMAT_VERSION}; update labhub",
+            f"{path} is a recording of version {version!r}, this labhub reads versions up to {FORMAT_VERSION}; "
+            "update labhub",
             path=str(path),
         )
     if not (path / MANIFEST).exists():

@@ -27,7 +27,8 @@ from labhub.recording.layout import CONVENTIONS, Rows, chunk_rows
 from labhub.recording.proof import ROOT, Manifest, signing_key
 from labhub.schema import Schema
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Since version 2, dates and durations are in the unit of their dtype; in version 1 they were nanoseconds."""
 ATTRIBUTE = "labhub_recording"
 """The attribute of the root by which a store is known as ours; it holds the version and the provenance."""
 ENDLESS = 1 << 48

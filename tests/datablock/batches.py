@@ -13,7 +13,7 @@ BEGIN_NS = 1_764_500_000_000_000_000
 
 
 def batch_of(schema: Schema, data: Any = None, n: int = 3) -> Batch:
-    """Return a batch of these slots, or of `n` whose bytes are 0, 1, 2 and so on; a millisecond from each to the next."""
+    """Return a batch of these slots, or of `n` whose bytes are 0, 1, 2 and so on; one comes each millisecond."""
     if data is None:
         size = n * schema.slot_nbytes
         data = (np.arange(size) % 64).astype(np.uint8).view(schema.dtype).reshape(n, *schema.shape)

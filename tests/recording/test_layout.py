@@ -15,7 +15,7 @@ import labhub
 from labhub.datablock import dates
 from labhub.datablock.batch import Batch
 from labhub.datablock.table import layout_of
-from labhub.errors import InvalidArgument
+from labhub.errors import InvalidArgument, NotARecording
 from labhub.hub import Hub
 from labhub.recording import verify
 from labhub.recording.layout import check_storable, rows_of
@@ -229,6 +229,14 @@ def test_text_that_utf8_cannot_hold_is_an_error_that_names_the_field() -> None:
 def test_a_name_that_utf8_cannot_hold_makes_no_schema() -> None:
     with pytest.raises(InvalidArgument, match="UTF-8"):
         Schema(np.dtype([("\udcff", "f8")]))
+
+
+def test_a_store_of_a_later_version_is_refused(hub: Hub, store: Path) -> None:
+    recorded(hub, store, Schema(np.dtype("f8")), np.zeros(1))
+    root = store / "zarr.json"
+    root.write_text(root.read_text().replace('"version":2', '"version":3'))
+    with pytest.raises(NotARecording, match="version 3, this labhub reads versions up to 2; update labhub"):
+        stored_channels(store)
 
 
 def test_a_store_of_an_earlier_version_is_read(hub: Hub, tmp_path: Path) -> None:
