@@ -1,4 +1,4 @@
-"""Batches as Arrow tables."""
+"""Slots as Arrow tables."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from labhub.datablock.batch import Batch
+    from labhub.schema import Schema
 
 SCHEMA = "labhub_schema"
 """Key of the table's metadata for the JSON of the channel's schema, from which a replay makes the channel again."""
 
 
-def table_of(batch: Batch) -> pa.Table:
-    """Return a batch as an Arrow table; see `Batch.to_arrow`."""
+def table_of(channel: str, schema: Schema, data: NDArray[Any], headers: NDArray[np.void]) -> pa.Table:
+    """Return slots as an Arrow table; see `Batch.to_arrow`."""
     try:
         import pyarrow as pa
     except ImportError:
         raise MissingDependency("to_arrow needs pyarrow; run: pip install 'labhub[arrow]'", package="pyarrow") from None
-    rows, time_ns, counts = along_time(batch.schema, batch.data, batch.headers)
+    rows, time_ns, counts = along_time(schema, data, headers)
     time = pa.array(np.ascontiguousarray(time_ns).view("M8[ns]"), pa.timestamp("ns", "UTC"))
     fields = [pa.field(TIME, time.type), pa.field(SEQ, pa.uint64())]
-    columns = [time, pa.array(np.ascontiguousarray(seq_of(batch.headers, counts)))]
-    for column in layout_of(batch.schema).columns:
+    columns = [time, pa.array(np.ascontiguousarray(seq_of(headers, counts)))]
+    for column in layout_of(schema).columns:
         values = column.values(rows)
         try:
             array = _array(pa, values, column.field)
@@ -43,7 +43,7 @@ def table_of(batch: Batch) -> pa.Table:
             ) from None
         fields.append(pa.field(column.name, array.type, metadata=_metadata(column)))
         columns.append(array)
-    return pa.table(columns, pa.schema(fields, {"channel": batch.channel, SCHEMA: batch.schema.to_json()}))
+    return pa.table(columns, pa.schema(fields, {"channel": channel, SCHEMA: schema.to_json()}))
 
 
 def _metadata(column: Column) -> dict[str, str]:

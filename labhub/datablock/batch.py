@@ -113,7 +113,7 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
         """
         from labhub.datablock.dataset import dataset_of
 
-        return dataset_of(self)
+        return dataset_of(self.channel, self.schema, self.data, self.headers)
 
     def along_time(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Return the samples one after the other, and the time of each.
@@ -147,10 +147,12 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
         """
         from labhub.datablock.arrow import table_of
 
-        return table_of(self)
+        return table_of(self.channel, self.schema, self.data, self.headers)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return `to_xarray` as a data frame, indexed by time (and by the other dims, if there are any).
+
+        Numbers have the machine's byte order, without which pandas can neither sort nor group by them.
 
         Returns
         -------
@@ -161,7 +163,9 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
         InvalidArgument
             As `to_xarray`.
         """
-        return self.to_xarray().to_dataframe()
+        found = self.to_xarray()
+        foreign = {name: v.astype(v.dtype.newbyteorder("=")) for name, v in found.items() if not v.dtype.isnative}
+        return found.assign(foreign).to_dataframe()
 
     def verify_checksum(self) -> NDArray[np.bool_]:
         """Compare each slot with the checksum that its producer stored; for a channel with ``checksum="manual"``.

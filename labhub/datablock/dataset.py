@@ -1,4 +1,4 @@
-"""Batches as xarray datasets."""
+"""Slots as xarray datasets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from labhub.schema import TIME
 if TYPE_CHECKING:
     import xarray as xr
 
-    from labhub.datablock.batch import Batch
+    from labhub.schema import Schema
 
 TIME_ENCODING = {"units": "nanoseconds since 1970-01-01", "calendar": dates.CALENDAR, "dtype": "int64"}
 """How times are saved: without it, xarray takes the unit that fits the first piece, and later pieces do not fit it."""
@@ -24,21 +24,21 @@ NANOSECONDS_ONLY = (2025, 1, 2)
 """Before this version, xarray has dates and durations in nanoseconds only."""
 
 
-def dataset_of(batch: Batch) -> xr.Dataset:
-    """Return a batch as a dataset; see `Batch.to_xarray`."""
+def dataset_of(channel: str, schema: Schema, data: NDArray[Any], headers: NDArray[np.void]) -> xr.Dataset:
+    """Return slots as a dataset; see `Batch.to_xarray`."""
     import pandas as pd
     import xarray as xr
 
-    layout = layout_of(batch.schema)
-    rows, time_ns, counts = along_time(batch.schema, batch.data, batch.headers)
+    layout = layout_of(schema)
+    rows, time_ns, counts = along_time(schema, data, headers)
     variables = {column.name: _variable(column, rows) for column in layout.columns}
     # A finished index: to make one of an array, xarray takes a third of all its time here.
     times = pd.DatetimeIndex(time_ns.view("datetime64[ns]"))
     coordinates = {
         TIME: xr.IndexVariable(TIME, times, None, TIME_ENCODING),  # type: ignore[no-untyped-call]
-        SEQ: xr.Variable((TIME,), seq_of(batch.headers, counts), None, None, fastpath=True),
+        SEQ: xr.Variable((TIME,), seq_of(headers, counts), None, None, fastpath=True),
     }
-    return xr.Dataset(variables, coordinates, {**layout.attrs, "channel": batch.channel})
+    return xr.Dataset(variables, coordinates, {**layout.attrs, "channel": channel})
 
 
 def _variable(column: Column, rows: NDArray[Any]) -> xr.Variable:
