@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,8 @@ class Schema:
     dims : tuple of str
         A name for each axis of `shape`. An axis called ``"time"`` holds samples that follow each other.
     units : mapping of str to str
-        Unit of each field; a plain dtype has the one field ``"value"``.
+        Unit of each field; a plain dtype has the one field ``"value"``. A dotted name gives that of a nested field
+        (``"p.x"``), which otherwise has the unit of the field that it lies in (``"p"``).
     sample_rate : float, optional
         Samples per second along the ``"time"`` dimension of a slot.
     attrs : mapping of str to JSON value
@@ -79,11 +80,13 @@ class Schema:
         set_(self, "dtype", dtype)
         set_(self, "shape", shape)
         set_(self, "dims", _checked_dims(self.dims, shape))
-        set_(self, "units", _checked_units(self.units, self.fields))
+        set_(self, "units", _checked_units(self.units, dtype))
         set_(self, "sample_rate", _checked_rate(self.sample_rate, self.dims))
         set_(self, "attrs", dict(sorted(self.attrs.items())))
         try:
-            self.to_json()
+            self.to_json().encode()
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(f"names, units and attrs must be text that UTF-8 can hold: {error}") from None
         except (TypeError, ValueError) as error:
             raise InvalidArgument(f"attrs must be plain JSON values (text, finite numbers, lists): {error}") from None
 
@@ -108,6 +111,12 @@ class Schema:
     def layout_hash(self) -> bytes:
         """BLAKE3 (32 bytes) of the canonical JSON of dtype and shape; units, dims and notes do not change it."""
         return blake3.blake3(_canonical(self._layout()).encode()).digest()
+
+    def unit_of(self, leaf: Leaf) -> str:
+        """Return the unit of a plain field: its own, or that of the innermost field around it; empty if unknown."""
+        names = [".".join(leaf.path[:k]) for k in range(len(leaf.path), 1, -1)]
+        own = [name for name in names if name not in self.fields]  # that name is another field's, with a dot in it
+        return next((self.units[n] for n in (*own, leaf.path[0] if leaf.path else VALUE) if n in self.units), "")
 
     def _layout(self) -> dict[str, Any]:
         return {"dtype": _encode_dtype(self.dtype), "shape": list(self.shape)}
@@ -264,6 +273,7 @@ class Schema:
             facts += [("units", unit) for unit in self.units.values()]
         else:
             facts += [(f"field {f}", f"{self.dtype[f]} {self.units.get(f, '')}".strip()) for f in self.dtype.names]
+            facts += [(f"units of {f}", unit) for f, unit in self.units.items() if f not in self.dtype.names]
         return facts + [(name, str(value)) for name, value in self.attrs.items()]
 
     def _repr_html_(self) -> str:
@@ -282,6 +292,39 @@ class Schema:
         return f"Schema({', '.join(parts)})"
 
 
+@dataclass(frozen=True)
+class Leaf:
+    """A plain field of a slot, at any depth of a nested dtype.
+
+    Attributes
+    ----------
+    path : tuple of str
+        The names that lead to it; ``()`` for a plain dtype.
+    dtype : dtype
+        Of one of its elements.
+    shape : tuple of int
+        Its own axes, with those of the records that it lies in; behind those of the slot.
+    """
+
+    path: tuple[str, ...]
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Its dotted name; ``"value"`` for a plain dtype."""
+        return ".".join(self.path) or VALUE
+
+
+def leaves(dtype: np.dtype[Any], path: tuple[str, ...] = (), shape: tuple[int, ...] = ()) -> Iterator[Leaf]:
+    """Yield the plain fields of a dtype, in their order."""
+    base, shape = dtype.base, shape + dtype.shape
+    if base.names is None:
+        yield Leaf(path, base, shape)
+    for name in base.names or ():
+        yield from leaves(base[name], (*path, name), shape)
+
+
 def _canonical(document: object) -> str:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -289,24 +332,14 @@ def _canonical(document: object) -> str:
 def _checked_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if not isinstance(dtype, np.dtype):
         raise InvalidArgument(f"dtype must be a numpy dtype, not {type(dtype).__name__}")
-    for name, kind in _leaves(dtype):
-        if kind.hasobject or kind.kind == "T":
+    for leaf in leaves(dtype):
+        if leaf.dtype.hasobject or leaf.dtype.kind == "T":
             raise InvalidArgument(
-                f"field {name!r} holds Python objects, which no other process can read; use a fixed-size dtype"
+                f"field {leaf.name!r} holds Python objects, which no other process can read; use a fixed-size dtype"
             )
     if dtype.itemsize == 0:
         raise InvalidArgument(f"dtype {dtype} has no bytes; for text give a length, as in 'U16'")
     return dtype
-
-
-def _leaves(dtype: np.dtype[Any], path: str = "") -> list[tuple[str, np.dtype[Any]]]:
-    """Return the plain dtypes inside `dtype`, each with its dotted path."""
-    base = dtype.base
-    if base.names is None:
-        return [(path or VALUE, base)]
-    fields = base.fields
-    assert fields is not None  # a dtype with names has fields
-    return [leaf for n in base.names for leaf in _leaves(fields[n][0], f"{path}.{n}" if path else n)]
 
 
 def _checked_length(n: object) -> int:
@@ -324,9 +357,11 @@ def _checked_dims(dims: Sequence[str], shape: tuple[int, ...]) -> tuple[str, ...
     return dims
 
 
-def _checked_units(units: Mapping[str, str], fields: tuple[str, ...]) -> dict[str, str]:
+def _checked_units(units: Mapping[str, str], dtype: np.dtype[Any]) -> dict[str, str]:
+    fields = dtype.names or (VALUE,)
+    nested = {".".join(leaf.path[:k]) for leaf in leaves(dtype) for k in range(2, len(leaf.path) + 1)} if units else ()
     for name, unit in units.items():
-        if name not in fields:
+        if name not in fields and name not in nested:
             raise InvalidArgument(f"units name the field {name!r}; the fields are {', '.join(fields)}")
         if not isinstance(unit, str):
             raise InvalidArgument(f"the unit of {name!r} must be text, not {unit!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labhub.datablock import checksums
-from labhub.schema import TIME, VALUE, Schema
+from labhub.datablock.table import along_time
+from labhub.schema import Schema
 from labhub.tables import html_facts, size
 
 if TYPE_CHECKING:
@@ -89,14 +89,22 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
     def to_xarray(self) -> xr.Dataset:
         """Return the fields as an `xarray.Dataset` along ``time``.
 
-        Each field is a data variable (a plain dtype gives one called ``value``) with its unit in ``attrs["units"]``;
-        ``seq`` is a coordinate, and a field of the name of a coordinate or dim gets an underscore behind it
-        (``time_``). Slots that are blocks of samples are joined along their ``time`` axis, and each sample
-        has its own time: the slot's timestamp is that of its last sample, the others follow from the sample rate.
+        Each field is a data variable (a plain dtype gives one called ``value``) with its unit in ``attrs["units"]``, or
+        in ``attrs["labhub_units"]`` for dates and durations; ``seq`` is a coordinate. A field of the name of a
+        coordinate, of a dim or of something else in a recording gets an underscore behind it (``time_``), and no field
+        is left out. Dates and durations have the unit of their dtype where xarray has it, else a finer one; those of
+        picoseconds or months, say, are integers with their dtype in ``attrs["labhub_dtype"]``. Slots that are blocks of
+        samples are joined along their ``time`` axis, and each sample has its own time: the slot's timestamp is that of
+        its last sample, the others follow from the sample rate.
 
         Returns
         -------
         xarray.Dataset
+
+        Raises
+        ------
+        InvalidArgument
+            A date or duration is beyond what xarray can hold; the message names it.
 
         Examples
         --------
@@ -106,46 +114,9 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
         >>> ds.pressure.attrs["units"], ds.pressure.values, ds.seq.values
         ('mbar', array([1013.2, 1013.4]), array([0, 1], dtype=uint64))
         """
-        import pandas as pd
-        import xarray as xr
+        from labhub.datablock.dataset import dataset_of
 
-        schema = self.schema
-        dims = schema.dims or tuple(f"dim_{k}" for k in range(len(schema.shape)))
-        if TIME in dims:
-            data, time, seq, dims = self._joined(dims)
-        else:
-            data, time, seq, dims = self.data, self.time, self.seq, (TIME, *dims)
-        variables = {}
-        columns = columns_of(data)
-        taken = {"seq", *dims, *(name for name, _ in columns)}
-        for name, column in columns:
-            extra = tuple(f"{name}_{k}" for k in range(column.ndim - len(dims)))
-            unit = schema.units.get(name.split(".")[0])
-            shown = beside(name, taken) if name == "seq" or name in dims else name
-            variables[shown] = ((*dims, *extra), column, {"units": unit} if unit else {})
-        # A finished index: to make one of an array, xarray takes a third of all its time here.
-        coordinates = {TIME: pd.DatetimeIndex(time), "seq": (TIME, seq)}
-        return xr.Dataset(variables, coordinates, {"channel": self.channel, **schema.attrs})
-
-    def _joined(
-        self, dims: tuple[str, ...]
-    ) -> tuple[NDArray[Any], NDArray[np.datetime64], NDArray[np.uint64], tuple[str, ...]]:
-        """Join the slots along their time axis; (data, time, seq, dims), with time first."""
-        schema = self.schema
-        assert schema.sample_rate is not None  # a schema with a time axis has one
-        axis = dims.index(TIME)
-        data = np.moveaxis(self.data, axis + 1, 1)
-        n_slots, n_samples = data.shape[:2]
-        valid = np.full(n_slots, n_samples)
-        if axis == 0:  # a partial commit ends in the middle of the time axis
-            valid = np.minimum(self.nbytes.astype(np.int64) // (schema.slot_nbytes // n_samples), n_samples)
-        back = valid[:, None] - 1 - np.arange(n_samples)
-        offsets = np.round(back * (1e9 / schema.sample_rate)).astype(np.int64)
-        keep = back.ravel() >= 0
-        time = (self.timestamp_ns[:, None] - offsets).ravel()[keep]
-        joined = data.reshape(n_slots * n_samples, *data.shape[2:])[keep]
-        rest = tuple(d for d in dims if d != TIME)
-        return joined, time.astype("datetime64[ns]"), np.repeat(self.seq, n_samples)[keep], (TIME, *rest)
+        return dataset_of(self.channel, self.schema, self.data, self.headers)
 
     def along_time(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Return the samples one after the other, and the time of each.
@@ -157,17 +128,8 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
         time_ns : ndarray of shape (n_samples,)
             Time of each sample (in nanoseconds since the epoch, UTC).
         """
-        schema = self.schema
-        if TIME not in schema.dims:
-            return self.data, self.timestamp_ns
-        if schema.dims[0] == TIME and (self.nbytes == schema.slot_nbytes).all():  # no partial commit: far cheaper
-            assert schema.sample_rate is not None  # a schema with a time axis has one
-            back = np.arange(schema.shape[0] - 1, -1, -1)
-            offsets = np.round(back * (1e9 / schema.sample_rate)).astype(np.int64)
-            samples = self.data.reshape(-1, *schema.shape[1:])
-            return samples, (self.timestamp_ns[:, None] - offsets).ravel()
-        data, time, _, _ = self._joined(schema.dims)
-        return data, time.astype(np.int64)
+        data, time_ns, _ = along_time(self.schema, self.data, self.headers)
+        return data, time_ns
 
     def to_arrow(self) -> pa.Table:
         """Return the fields as an Arrow table, one row for each slot, or for each sample of blocks of samples.
@@ -175,28 +137,38 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
         Returns
         -------
         pyarrow.Table
-            With the columns ``time`` (UTC, in ns), ``seq`` and the fields; further axes are lists of fixed size. The
-            metadata of a field have its ``units``, those of the table the ``channel``.
+            With the columns ``time`` (UTC, in ns), ``seq`` and the fields, called as in `to_xarray`; further axes are
+            lists of fixed size. The metadata of a field have its ``units`` and, under ``labhub_field``, its dotted
+            name; those of the table have the ``channel`` and, under ``labhub_schema``, the JSON of its schema.
 
         Raises
         ------
         MissingDependency
             If pyarrow is not installed.
         InvalidArgument
-            If Arrow has no type for a field, for example for complex numbers.
+            If Arrow has no type for a field, for example for complex numbers, or for one of its values.
         """
         from labhub.datablock.arrow import table_of
 
-        return table_of(self)
+        return table_of(self.channel, self.schema, self.data, self.headers)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return `to_xarray` as a data frame, indexed by time (and by the other dims, if there are any).
 
+        Numbers have the machine's byte order, without which pandas can neither sort nor group by them.
+
         Returns
         -------
         pandas.DataFrame
+
+        Raises
+        ------
+        InvalidArgument
+            As `to_xarray`.
         """
-        return self.to_xarray().to_dataframe()
+        found = self.to_xarray()
+        foreign = {name: v.astype(v.dtype.newbyteorder("=")) for name, v in found.items() if not v.dtype.isnative}
+        return found.assign(foreign).to_dataframe()
 
     def verify_checksum(self) -> NDArray[np.bool_]:
         """Compare each slot with the checksum that its producer stored; for a channel with ``checksum="manual"``.
@@ -281,17 +253,3 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
         shape = "x".join(map(str, self.data.shape))
         kind = self.data.dtype if self.data.dtype.names is None else ", ".join(self.data.dtype.names)
         return f"Batch({self.channel}: seq {self.seq[0]}-{self.seq[-1]}, {shape} of {kind}, {told})"
-
-
-def columns_of(data: NDArray[Any], path: str = "") -> list[tuple[str, NDArray[Any]]]:
-    """Return the plain columns of a (possibly nested) structured array, each with its dotted name."""
-    if data.dtype.names is None:
-        return [(path or VALUE, data)]
-    return [c for name in data.dtype.names for c in columns_of(data[name], f"{path}.{name}" if path else name)]
-
-
-def beside(name: str, taken: Container[str]) -> str:
-    """Return a name with as many underscores behind it as it takes to be another one than those that are taken."""
-    while name in taken:
-        name += "_"
-    return name

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 
 from labhub.datablock.batch import Batch
 from labhub.errors import InvalidArgument
-from labhub.schema import TIME, VALUE, Schema
+from labhub.schema import TIME, VALUE, Leaf, Schema, leaves
 
 MAX_SERIES = 32
 """Most lines of one channel: more cannot be told apart."""
@@ -40,24 +42,51 @@ class Series:
     column: int
 
 
-def plottable(schema: Schema) -> tuple[list[Series], list[str]]:
-    """Every line that slots of a schema can give, and the names of the fields that can give none."""
+@dataclass(frozen=True)
+class _Lines:
+    """The lines of one numeric field; as many as it has columns, so that they are counted, not listed."""
+
+    leaf: Leaf
+    axes: tuple[tuple[str, int], ...]
+    prefix: str
+    unit: str
+
+    def __len__(self) -> int:
+        return math.prod(n for _, n in self.axes)
+
+    def __iter__(self) -> Iterator[Series]:
+        return (self.line(column) for column in range(len(self)))
+
+    def line(self, column: int) -> Series:
+        """Return one of them."""
+        place = np.unravel_index(column, [n for _, n in self.axes]) if self.axes else ()
+        words = [f"{d} {int(k)}" for (d, _), k in zip(self.axes, place, strict=True)]
+        label = " ".join([*([self.prefix] if self.prefix else []), *words])
+        return Series(label, self.unit, self.leaf.path, column)
+
+    def named(self, label: str) -> list[Series]:
+        """Return the line of that label, such as ``ecg lead 1``, if there is one."""
+        words = [re.escape(self.prefix)] * bool(self.prefix) + [rf"{re.escape(d)} (0|[1-9]\d*)" for d, _ in self.axes]
+        found = re.fullmatch(" ".join(words), label, re.ASCII)
+        place = [int(k) for k in found.groups()] if found else []
+        if not found or any(k >= n for k, (_, n) in zip(place, self.axes, strict=True)):
+            return []
+        return [self.line(int(np.ravel_multi_index(place, [n for _, n in self.axes])) if place else 0)]
+
+
+def _plottable(schema: Schema) -> tuple[list[_Lines], list[str]]:
+    """Every line that slots of a schema can give, field by field, and the names of the fields that can give none."""
     dims = schema.dims or tuple(f"dim_{k}" for k in range(len(schema.shape)))
     axes = [(d, n) for d, n in zip(dims, schema.shape, strict=True) if d != TIME]
     found, others = [], []
-    for path, dtype in _leaves(schema.dtype):
-        name = ".".join(path) or VALUE
-        if dtype.base.kind not in "biuf":
-            others.append(name)
+    for leaf in leaves(schema.dtype):
+        if leaf.dtype.kind not in "biuf":
+            others.append(leaf.name)
             continue
-        unit = schema.units.get(path[0] if path else VALUE, "")
         # The axes of a field have no names of their own: they are called after the field, which then need not be told.
-        inner = [*axes, *((path[-1] if path else VALUE, n) for n in dtype.shape)]
-        only = not path or schema.dtype.names == (name,) or (not axes and len(path) == 1)
-        for column in range(math.prod(n for _, n in inner)):
-            found.append(Series(_label(name, inner, column, only), unit, path, column))
-            if len(found) > 64 * MAX_SERIES:  # an image, say: nobody wants to read that many names
-                return found, others
+        inner = (*axes, *((leaf.path[-1] if leaf.path else VALUE, n) for n in leaf.shape))
+        only = not leaf.path or schema.dtype.names == (leaf.name,) or (not axes and len(leaf.path) == 1)
+        found.append(_Lines(leaf, inner, "" if only and inner else leaf.name, schema.unit_of(leaf)))
     return found, others
 
 
@@ -69,21 +98,25 @@ def choose(channel: str, schema: Schema, wanted: Sequence[str]) -> list[Series]:
     InvalidArgument
         A name is not there, is not numeric, or there are too many lines; the message says what can be drawn.
     """
-    found, others = plottable(schema)
-    chosen: dict[Series, None] = {}
+    found, others = _plottable(schema)
+    chosen: list[_Lines | list[Series]] = []
     for name in wanted:
-        mine = [s for s in found if name in (s.label, ".".join(s.field) or VALUE, s.field[:1] and s.field[0])]
-        if not mine:
+        whole = [lines for lines in found if name in (lines.leaf.name, *lines.leaf.path[:1])]
+        single = [lines.named(name) for lines in found if lines not in whole]
+        if not whole and not any(single):
             what = "is not numeric" if name in others else "is not there"
             raise InvalidArgument(f"field {name!r} of {channel!r} {what}; {_can_be_drawn(found)}")
-        chosen |= dict.fromkeys(mine)
-    result = list(chosen) if wanted else found
-    if not result:
+        chosen += [*whole, *single]
+    if not wanted:
+        chosen += found
+    total = max((len(lines) for lines in chosen), default=0)
+    if not total:
         raise InvalidArgument(f"channel {channel!r} has no numeric field: {', '.join(others)}")
-    if len(result) > MAX_SERIES:
+    result = list(dict.fromkeys(chain.from_iterable(chosen))) if total <= MAX_SERIES else []
+    if not 0 < len(result) <= MAX_SERIES:
         raise InvalidArgument(
-            f"channel {channel!r} would give {len(result)} lines or more, of which a plot shows at most {MAX_SERIES}; "
-            f"name the ones to draw, or use LiveImage. {_can_be_drawn(found)}"
+            f"channel {channel!r} would give {len(result) or sum(map(len, chosen))} lines, of which a plot shows at "
+            f"most {MAX_SERIES}; name the ones to draw, or use LiveImage. {_can_be_drawn(found)}"
         )
     return result
 
@@ -103,24 +136,6 @@ def samples(batch: Batch, chosen: Sequence[Series]) -> tuple[NDArray[np.int64], 
     return time_ns, parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-def _leaves(dtype: np.dtype[Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], np.dtype[Any]]]:
-    if dtype.names is None:
-        yield path, dtype
-        return
-    for name in dtype.names:
-        inner = dtype[name]
-        # An array of records inside a record has no place along one flattened axis; it is left to the user's own code.
-        yield from _leaves(inner, (*path, name)) if inner.names else iter([((*path, name), inner)])
-
-
-def _label(name: str, axes: Sequence[tuple[str, int]], column: int, only: bool) -> str:
-    """Name a line: ``value``; ``lead 1`` where the channel has one field; else ``ecg lead 1``."""
-    if not axes:
-        return name
-    place = np.unravel_index(column, [n for _, n in axes])
-    return " ".join([*([] if only else [name]), *(f"{d} {int(k)}" for (d, _), k in zip(axes, place, strict=True))])
-
-
-def _can_be_drawn(found: Sequence[Series]) -> str:
-    labels = [s.label for s in found]
+def _can_be_drawn(found: Sequence[_Lines]) -> str:
+    labels = [s.label for s in islice(chain.from_iterable(found), 9)]
     return f"what can be drawn: {', '.join(labels[:8])}{' ...' if labels[8:] else ''}" if labels else "nothing can be"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labhub.errors import InvalidArgument
-from labhub.schema import VALUE, Schema
+from labhub.schema import Schema, leaves
 
 RGB = 3
 SAMPLE_PIXELS = 20_000
@@ -64,20 +64,11 @@ def choose_image(channel: str, schema: Schema, field: str | None) -> ImageField:
 
 
 def _images(schema: Schema) -> Iterator[ImageField]:
-    for path, dtype in _leaves(schema.dtype):
-        shape = (*schema.shape, *dtype.shape)
+    for leaf in leaves(schema.dtype):
+        shape = (*schema.shape, *leaf.shape)
         rgb = len(shape) == 3 and shape[2] == RGB
-        if dtype.base.kind in "biuf" and (len(shape) == 2 or rgb):
-            unit = schema.units.get(path[0] if path else VALUE, "")
-            yield ImageField(".".join(path) or VALUE, path, shape[0], shape[1], rgb, unit)
-
-
-def _leaves(dtype: np.dtype[Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], np.dtype[Any]]]:
-    for name in dtype.names or ():
-        inner = dtype[name]
-        yield from _leaves(inner, (*path, name)) if inner.names else iter([((*path, name), inner)])
-    if dtype.names is None:
-        yield path, dtype
+        if leaf.dtype.kind in "biuf" and (len(shape) == 2 or rgb):
+            yield ImageField(leaf.name, leaf.path, shape[0], shape[1], rgb, schema.unit_of(leaf))
 
 
 def reduced(pixels: NDArray[Any], factor: int, how: str) -> NDArray[Any]:

@@ -7,34 +7,43 @@ live channel shows its history. Beside it are what a replay needs of each slot, 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labhub.datablock.batch import Batch, beside, columns_of
+from labhub.datablock import dates
+from labhub.datablock.batch import Batch
+from labhub.datablock.table import FIELD, GAP, SEQ, SLOT, UNITS, Column, along_time, layout_of, seq_of
+from labhub.errors import InvalidArgument
+from labhub.names import check_name
 from labhub.schema import TIME, Schema
 
-if TYPE_CHECKING:
-    import xarray as xr
-
 CONVENTIONS = "CF-1.12"
-SLOT, GAP = "slot", "gap"
 CHUNK_NBYTES = 4 * 1024 * 1024
 """What a chunk of the widest array takes before compression (in bytes), or one slot."""
 FEWEST_ROWS, MOST_ROWS = 4096, 65536
 """Rows of a chunk: not less of a narrow array, which would be many small files, and not more of any."""
 OWN, OWN_PREFIXES = ("time", "seq", "nbytes", "epoch"), ("slot_", "gap_")
-"""Arrays of a group that are not fields."""
-FIELD = "labhub_field"
-"""Attribute of an array that has another name than its field."""
-EPOCH_NS = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
+"""Arrays of a group that are not fields, unless they have the attribute `FIELD`."""
+EPOCH_NS = {"units": "nanoseconds since 1970-01-01", "calendar": dates.CALENDAR}
 """CF's encoding of times: int64, UTC."""
-DURATION_NS = {"units": "nanoseconds", "dtype": "timedelta64[ns]"}
-"""xarray's encoding of durations, for which CF has units only."""
+FILES = ("zarr.json", "manifest.jsonl")
+"""Names in a store that no channel can have."""
+LONGEST_NAME = 255
+"""Most bytes of a name in a file system."""
+SAME_UNITS = {
+    "days": "d",
+    "hours": "h",
+    "minutes": "min",
+    "seconds": "s",
+    "milliseconds": "ms",
+    "microseconds": "us",
+    "nanoseconds": "ns",
+}
+"""Words by which some versions of xarray know a duration, and words for the same units by which they do not."""
 
 REASONS = {"lapped": 1, "evicted": 2, "corrupt": 3, "restarted": 4}
 """Why slots are missing: overwritten before they were read, given up after a lossless reader was evicted, refused by
@@ -55,12 +64,15 @@ class Rows:
         As they are stored.
     attrs : dict
         Its attributes.
+    plain_attrs : dict or None
+        What its attributes become for good with these rows, because a reader cannot decode them.
     """
 
     name: str
     dims: tuple[str, ...]
     values: NDArray[Any]
     attrs: dict[str, Any] = field(default_factory=dict)
+    plain_attrs: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,21 +98,24 @@ class Gap:
 
 
 def rows_of(batch: Batch) -> Iterator[Rows]:
-    """Return what a batch adds to each array of its channel's group."""
-    dataset = batch.to_xarray()
+    """Return what a batch adds to each array of its channel's group.
+
+    Raises
+    ------
+    InvalidArgument
+        A text is none that a store can hold.
+    """
     headers = batch.headers
-    per_sample = TIME in batch.schema.dims
+    rows, time_ns, counts = along_time(batch.schema, batch.data, headers)
+    per_sample = counts is not None
+    also = {"coordinates": "seq" if per_sample else "seq nbytes epoch"}
+    for column in layout_of(batch.schema).columns:
+        yield _encoded(column, column.values(rows), also)
+    yield Rows(TIME, (TIME,), np.ascontiguousarray(time_ns), EPOCH_NS)
+    yield Rows(SEQ, (TIME,), np.ascontiguousarray(seq_of(headers, counts)))
     own = {"seq": headers["seq"], "time": headers["timestamp_ns"]} if per_sample else {}
     own |= {"nbytes": headers["nbytes"], "epoch": headers["epoch"]}
     dim, prefix = (SLOT, "slot_") if per_sample else (TIME, "")
-    also = {"coordinates": "seq" if per_sample else "seq nbytes epoch"}
-    taken = {*OWN, *dataset.variables}
-    for (of_field, _), (shown, variable) in zip(columns_of(batch.data), dataset.data_vars.items(), strict=True):
-        name = _array_name(str(shown), taken)
-        renamed = {} if name == of_field else {FIELD: of_field}
-        yield _encoded(name, _dims(variable), variable.values, {**variable.attrs, **also, **renamed})
-    for shown, variable in dataset.coords.items():
-        yield _encoded(str(shown), _dims(variable), variable.values, dict(variable.attrs))
     for name, values in own.items():
         yield Rows(f"{prefix}{name}", (dim,), np.ascontiguousarray(values), EPOCH_NS if name == "time" else {})
 
@@ -112,20 +127,40 @@ def field_of(name: str, attrs: Mapping[str, Any]) -> str | None:
     return None if found is None else str(found)
 
 
-def _array_name(shown: str, taken: set[Any]) -> str:
-    """Return a name for the array of a field: what can be a name in Zarr, and no array of the recording's own has."""
-    name = re.sub(r"[/\\\0]", "_", shown)
-    if name == "zarr.json" or name.startswith(("__", *OWN_PREFIXES)) or not name.strip("."):
-        name = f"field_{name}"
-    if name != shown or name in OWN:
-        name = beside(name, taken)
-        taken.add(name)
-    return name
+def group_attrs(schema: Schema, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a channel's group: the user's, and those of the recording, which win."""
+    return {**layout_of(schema).attrs, **own}
 
 
-def _dims(variable: xr.DataArray) -> tuple[str, ...]:
-    """Return the axes of a variable; a recording has its own ``slot`` and ``gap``."""
-    return tuple(f"{dim}_" if dim in (SLOT, GAP) else str(dim) for dim in variable.dims)
+def check_storable(channel: str, schema: Schema) -> None:
+    """Raise unless a channel can be recorded.
+
+    Raises
+    ------
+    InvalidArgument
+        The channel's or a field's name, or the dtype of a field, has no place in a store.
+    """
+    check_name(channel)
+    if channel in FILES:
+        raise InvalidArgument(
+            f"a channel named {channel!r} cannot be recorded: a store has a file of that name; rename it"
+        )
+    for column in layout_of(schema).columns:
+        _check_storable(channel, column)
+
+
+def _check_storable(channel: str, column: Column) -> None:
+    dtype, where = column.leaf.dtype, f"the field {column.field!r} of {channel!r}"
+    if (length := len(column.name.encode())) > LONGEST_NAME:
+        raise InvalidArgument(
+            f"{where} cannot be recorded: its name has {length} bytes, a file name at most {LONGEST_NAME}; shorten it"
+        )
+    if dtype.itemsize == 0:
+        raise InvalidArgument(f"{where} is {dtype}, which has no bytes; give it a length, as in 'U16'")
+    if dtype.char in "gG":
+        raise InvalidArgument(f"{where} is {dtype}, for which Zarr has no type; give it float64 or complex128 instead")
+    if dates.is_time(dtype) and np.datetime_data(dtype)[0] == "generic":
+        raise InvalidArgument(f"{where} is {dtype} without a unit; give it one, such as '{dtype.kind}8[us]'")
 
 
 def gap_rows(gaps: list[Gap]) -> Iterator[Rows]:
@@ -159,28 +194,76 @@ def chunk_rows(rows: Rows, schema: Schema) -> int:
     return max(aligned, FEWEST_ROWS) if narrow else aligned
 
 
-def _encoded(name: str, dims: tuple[str, ...], values: NDArray[Any], attrs: dict[str, Any]) -> Rows:
+def _encoded(column: Column, values: NDArray[Any], also: dict[str, Any]) -> Rows:
     """Return values as a data type of the Zarr specification; text of fixed length, say, is none."""
+    dims = (TIME, *column.dims)
+    renamed = column.name != column.field or column.name.startswith(OWN_PREFIXES)
+    attrs = {**also, **({FIELD: column.field} if renamed else {})}
+    if dates.is_time(values.dtype):
+        return _encoded_times(column, values, attrs)
+    attrs = _units(column.unit) | attrs
     match values.dtype.kind:
-        case "M":
-            values, attrs = values.astype("datetime64[ns]").view("i8"), attrs | EPOCH_NS
-        case "m":
-            values, attrs = values.astype("timedelta64[ns]").view("i8"), attrs | DURATION_NS
         case "U":
-            values = values.astype(np.dtypes.StringDType())
+            values = _text(values, column.field)
         case "S" | "V":
-            dims = (*dims, f"{name}_byte")
-            values = np.ascontiguousarray(values).view("u1").reshape(*values.shape, values.dtype.itemsize)
-    return Rows(name, dims, np.ascontiguousarray(values), attrs)
+            dims = (*dims, column.byte_dim)
+            width = values.dtype.itemsize
+            values = np.frombuffer(values.tobytes(), np.uint8).reshape(*values.shape, width)
+    return Rows(column.name, dims, np.ascontiguousarray(values), attrs)
 
 
-def slots_of(columns: dict[str, NDArray[Any]], schema: Schema, nbytes: NDArray[np.uint64]) -> NDArray[Any]:
+def _encoded_times(column: Column, values: NDArray[Any], attrs: dict[str, Any]) -> Rows:
+    """Return dates or durations as integers in the unit of their dtype.
+
+    CF says what they are, as long as xarray can show them all: before and after the years of nanoseconds it raises
+    instead, for the whole group. An array with such a value, or of a unit that CF does not know, has its dtype as an
+    attribute.
+    """
+    attrs = attrs | ({UNITS: column.unit} if column.unit else {})
+    numbers, cf = dates.integers(values), dates.cf_units(values.dtype)
+    plain = attrs | {dates.DTYPE: dates.name_of(values.dtype)}
+    if cf is None:
+        return Rows(column.name, (TIME, *column.dims), numbers, plain)
+    fit = dates.all_fit_ns(numbers, values.dtype)
+    return Rows(column.name, (TIME, *column.dims), numbers, cf | attrs, None if fit else plain)
+
+
+def _units(unit: str) -> dict[str, str]:
+    """Return the attributes for a unit; a word by which xarray would make dates or durations of numbers has a place of
+    its own.
+    """
+    if "since" in unit.lower():
+        return {UNITS: unit}
+    if unit in SAME_UNITS:
+        return {"units": SAME_UNITS[unit], UNITS: unit}
+    return {"units": unit} if unit else {}
+
+
+def _text(values: NDArray[Any], field: str) -> NDArray[Any]:
+    """Return text of any length, as Zarr has it."""
+    try:
+        # NumPy 2.4 takes big-endian text for other characters.
+        return values.astype(values.dtype.newbyteorder("="), copy=False).astype(np.dtypes.StringDType())
+    except (UnicodeError, TypeError, ValueError) as error:
+        raise InvalidArgument(
+            f"the field {field!r} holds text that UTF-8 cannot hold ({error}); write bytes ('S') instead"
+        ) from None
+
+
+def slots_of(
+    columns: Mapping[tuple[str, ...], NDArray[Any]],
+    dtypes: Mapping[tuple[str, ...], np.dtype[Any]],
+    schema: Schema,
+    nbytes: NDArray[np.uint64],
+) -> NDArray[Any]:
     """Put slots together again from what `rows_of` made of them.
 
     Parameters
     ----------
-    columns : dict of str to ndarray
-        The rows of each field.
+    columns : dict of tuple of str to ndarray
+        The rows of each field, by its path.
+    dtypes : dict of tuple of str to dtype
+        In which unit those of a date or duration are stored; see `dtype_of`.
     schema : Schema
     nbytes : ndarray of shape (n_slots,)
         Committed bytes of each slot.
@@ -191,31 +274,40 @@ def slots_of(columns: dict[str, NDArray[Any]], schema: Schema, nbytes: NDArray[n
         What lies behind a slot's committed length is zero.
     """
     n_slots, samples = len(nbytes), samples_per_slot(schema)
-    if TIME not in schema.dims:
-        data = np.zeros((n_slots, *schema.shape), schema.dtype)
-        _fill(data, columns, ...)
-        return data
-    axis = schema.dims.index(TIME)
-    rest = tuple(n for k, n in enumerate(schema.shape) if k != axis)
-    data = np.zeros((n_slots, samples, *rest), schema.dtype)
-    valid = np.full(n_slots, samples)
+    axis = schema.dims.index(TIME) if TIME in schema.dims else None
+    where: Any = ...
+    shape = schema.shape
+    if axis is not None:
+        shape = (samples, *shape[:axis], *shape[axis + 1 :])
     if axis == 0:
         valid = np.minimum(nbytes.astype(np.int64) // (schema.slot_nbytes // samples), samples)
-    _fill(data, columns, np.arange(samples) < valid[:, None])
-    return np.moveaxis(data, 1, axis + 1)
+        where = np.arange(samples) < valid[:, None]
+    data = np.zeros((n_slots, *shape), schema.dtype)
+    for column in layout_of(schema).columns:
+        path = column.leaf.path
+        place = column.values(data)
+        rows = _decoded(columns[path], place.dtype, dtypes.get(path))
+        place[where] = rows if where is not ... else rows.reshape(place.shape)
+    return data if axis is None else np.moveaxis(data, 1, axis + 1)
 
 
-def _fill(data: NDArray[Any], columns: dict[str, NDArray[Any]], where: Any) -> None:
-    """Store each column in its field, a nested one by its dotted name."""
-    for name, column in columns_of(data):
-        column[where] = _decoded(columns[name], column.dtype)
+def dtype_of(attrs: Mapping[str, Any]) -> np.dtype[Any] | None:
+    """Return the dtype of dates or durations that are stored as integers; None if these are numbers."""
+    if dates.DTYPE in attrs:
+        return np.dtype(str(attrs[dates.DTYPE]))
+    word, since, _ = str(attrs.get("units", "")).partition(" since ")
+    unit = next((unit for unit, known in dates.WORDS.items() if known == word), None)
+    return None if unit is None else np.dtype(f"{'M' if since else 'm'}8[{unit}]")
 
 
-def _decoded(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _decoded(values: NDArray[Any], dtype: np.dtype[Any], stored: np.dtype[Any] | None) -> NDArray[Any]:
     """Undo `_encoded`."""
     match dtype.kind:
         case "M" | "m":
-            return values.view(f"{dtype.kind}8[ns]").astype(dtype)
+            return np.ascontiguousarray(values).view(stored or dtype.newbyteorder("=")).astype(dtype)
         case "S" | "V":
-            return np.ascontiguousarray(values).view(dtype)[..., 0]
+            shape = values.shape[:-1]
+            return np.frombuffer(np.ascontiguousarray(values).tobytes(), dtype, math.prod(shape)).reshape(shape)
+        case "U":
+            values = values.astype(dtype.newbyteorder("="))
     return values.astype(dtype)

@@ -12,12 +12,13 @@ import blake3
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
+from labhub.datablock.table import layout_of
 from labhub.errors import DamagedStore, LabHubError, NotARecording
-from labhub.recording.layout import field_of, samples_per_slot, slots_of, slots_per_chunk
+from labhub.recording.layout import dtype_of, field_of, samples_per_slot, slots_of, slots_per_chunk
 from labhub.recording.proof import MANIFEST, ROOT, signed_chunks
 from labhub.recording.store import ATTRIBUTE, FORMAT_VERSION
 from labhub.schema import TIME, Schema
@@ -38,9 +39,10 @@ def check_ours(store: str | Path) -> Path:
     """
     path = Path(store)
     version = attributes_of(path).get(ATTRIBUTE, {}).get("version")
-    if version != FORMAT_VERSION:
+    if version not in range(1, FORMAT_VERSION + 1):
         raise NotARecording(
-            f"{path} is a recording of version {version!r}, this labhub reads version {FORMAT_VERSION}; update labhub",
+            f"{path} is a recording of version {version!r}, this labhub reads versions up to {FORMAT_VERSION}; "
+            "update labhub",
             path=str(path),
         )
     if not (path / MANIFEST).exists():
@@ -123,23 +125,36 @@ class StoredChannel:
         """
         chunk = slots_per_chunk(self.schema)
         step = max(1, READ_NBYTES // max(1, self.schema.slot_nbytes) // chunk) * chunk
-        row = 0
+        row, arrays = 0, self._fields()
+        dtypes = {path: dtype for path, array in arrays.items() if (dtype := dtype_of(array.attrs)) is not None}
         for begin in range(0, self.n_slots, step):
             slots = slice(begin, min(begin + step, self.n_slots))
             nbytes = np.asarray(self._array("nbytes")[slots])
             n_rows = rows_in(self.schema, nbytes)
-            columns = {name: np.asarray(array[row : row + n_rows]) for name, array in self._fields().items()}
+            columns = {path: np.asarray(array[row : row + n_rows]) for path, array in arrays.items()}
             row += n_rows
-            yield slots_of(columns, self.schema, nbytes), np.asarray(self._array("time")[slots]), nbytes
+            yield slots_of(columns, dtypes, self.schema, nbytes), np.asarray(self._array("time")[slots]), nbytes
 
     def _array(self, name: str) -> Any:
         """An array with one element per slot."""
         return self._group[f"slot_{name}" if TIME in self.schema.dims else name]
 
-    def _fields(self) -> dict[str, zarr.Array[Any]]:
-        """The arrays that hold fields, by the dotted names of these."""
-        named = ((field_of(name, array.attrs), array) for name, array in self._group.arrays())
-        return {field: array for field, array in named if field is not None}
+    def _fields(self) -> dict[tuple[str, ...], zarr.Array[Any]]:
+        """The arrays that hold fields, by the paths of these."""
+        arrays = dict(self._group.arrays())
+        named: dict[str, list[str]] = {}
+        for name, array in arrays.items():
+            if (field := field_of(name, array.attrs)) is not None:
+                named.setdefault(field, []).append(name)
+        found = {}
+        for column in layout_of(self.schema).columns:
+            names = named.get(column.field, [])
+            # Two fields may have one dotted name, as a nested p.x and p.x; then the table's names tell them apart.
+            name = column.name if len(names) > 1 else next(iter(names), column.name)
+            if name not in arrays:
+                raise KeyError(f"the field {column.field!r} of {self.name!r} is not in the store")
+            found[column.leaf.path] = arrays[name]
+        return found
 
 
 def stored_channels(store: str | Path) -> list[StoredChannel]:

@@ -28,6 +28,7 @@ from labhub.errors import (
 )
 from labhub.names import did_you_mean
 from labhub.recording.channel import ChannelReader
+from labhub.recording.layout import group_attrs
 from labhub.recording.store import RecordingStore
 from labhub.recording.writer import Queue, Writer
 from labhub.tables import html_facts, size
@@ -351,14 +352,14 @@ def _attach(hub: Hub, info: ChannelInfo, follow: bool) -> Consumer:
 
 def _source(info: ChannelInfo, consumer: Consumer) -> dict[str, Any]:
     """Where a channel came from, as attributes of its group."""
-    return {
+    own = {
         "channel": info.name,
         "labhub_schema": consumer.schema.to_json(),
         "producer_pid": info.producer_pid,
         "producer_hostname": info.producer_hostname,
         "lossless": int(consumer.mode == "lossless"),
-        **consumer.schema.attrs,
     }
+    return group_attrs(consumer.schema, own)
 
 
 def _provenance(hub: Hub) -> dict[str, Any]:

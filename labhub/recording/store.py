@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import zarr
+from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
-from zarr.storage import LocalStore, StorePath, WrapperStore
+from zarr.buffer import default_buffer_prototype
+from zarr.storage import LocalStore, WrapperStore
 
 from labhub.errors import StoreExists
 from labhub.recording.layout import CONVENTIONS, Rows, chunk_rows
 from labhub.recording.proof import ROOT, Manifest, signing_key
 from labhub.schema import Schema
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Since version 2, dates and durations are in the unit of their dtype; in version 1 they were nanoseconds."""
 ATTRIBUTE = "labhub_recording"
 """The attribute of the root by which a store is known as ours; it holds the version and the provenance."""
 ENDLESS = 1 << 48
@@ -36,7 +38,11 @@ RESERVE_NBYTES = 256 * 1024
 
 
 class _Noting(WrapperStore[LocalStore]):
-    """Passes on to a local store, and notes each chunk in the manifest before it is written."""
+    """Passes on to a local store, and notes each chunk in the manifest before it is written.
+
+    Arrays have no end here: chunks can be written while the store's own metadata, which say how much of them counts,
+    wait for the commit.
+    """
 
     manifest: Manifest
 
@@ -51,7 +57,12 @@ class _Noting(WrapperStore[LocalStore]):
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        return await self._store.get(key, prototype, byte_range)
+        value = await self._store.get(key, prototype, byte_range)
+        if value is None or key.rpartition("/")[2] != ROOT:
+            return value
+        document = json.loads(value.to_bytes())
+        document["shape"][0] = ENDLESS
+        return (prototype or default_buffer_prototype()).buffer.from_bytes(_json(document))
 
 
 @dataclasses.dataclass
@@ -134,6 +145,8 @@ class RecordingStore:
                 self._columns[path] = self._column(path, new, chunk_rows(new, schema))
             column, end = self._columns[path], self._columns[path].rows + len(new.values)
             column.array[column.rows : end] = new.values
+            if new.plain_attrs is not None:
+                column.document["attributes"] = new.plain_attrs
             grown.append((column, end))
         for column, end in grown:  # all of them or, if the disk became full meanwhile, none
             column.rows = end
@@ -146,8 +159,10 @@ class RecordingStore:
         _write(self.path / ROOT, root)
 
     def close(self) -> None:
-        """Commit for the last time, as complete, and write each array's own metadata for readers that want them."""
+        """Commit for the last time, as complete, and write each node's own metadata for readers that want them."""
         self.give_reserve()
+        for channel, document in self._groups.items():
+            _write(self.path / channel / ROOT, _json(document))
         for path, column in self._columns.items():
             _write(self.path / path / ROOT, _json(column.consolidated()))
         self.commit(final=True)
@@ -179,7 +194,7 @@ class RecordingStore:
 
     def _column(self, path: str, new: Rows, chunk: int) -> _Column:
         inner = new.values.shape[1:]
-        array = zarr.create_array(
+        zarr.create_array(
             LocalStore(self.path),
             name=path,
             shape=(0, *inner),
@@ -188,15 +203,11 @@ class RecordingStore:
             compressors=self._compressors,
             dimension_names=new.dims,
             attributes=new.attrs,
-            # Also chunks of nothing but zeros: one that is not there is then always damage, never data.
-            config={"write_empty_chunks": True},
         )
-        document = json.loads(array.metadata.to_buffer_dict(default_buffer_prototype())[ROOT].to_bytes())
-        # A handle whose shape has no end in memory: chunks can be written through it while the store's own metadata,
-        # which say how much of them counts, wait for the commit.
-        endless = dataclasses.replace(array.metadata, shape=(ENDLESS, *inner))
-        place = StorePath(self._chunks, path)
-        return _Column(zarr.Array(zarr.AsyncArray(endless, store_path=place, config=array.config)), document)
+        document = json.loads((self.path / path / ROOT).read_bytes())
+        array = zarr.open_array(self._chunks, path=path, mode="r+", zarr_format=3)
+        # Also chunks of nothing but zeros: one that is not there is then always damage, never data.
+        return _Column(array.with_config({"write_empty_chunks": True}), document)
 
 
 def wall_minus_monotonic_ns() -> int:

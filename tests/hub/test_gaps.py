@@ -17,6 +17,7 @@ import xarray as xr
 from labhub.datablock import gaps
 from labhub.errors import InvalidArgument, MissingDependency, TimeoutExpired
 from labhub.hub import Consumer, Hub, Producer
+from labhub.schema import Schema
 
 
 @pytest.fixture
@@ -180,8 +181,9 @@ def test_arrow_tables(blocks: Producer, hub: Hub) -> None:
         p.write((2.5, ["x", "y"], 4))
         table = hub["pump"].snapshot().to_arrow()
         assert table.column_names == ["time", "seq", "bar", "words", "n"]
-        assert table.schema.metadata == {b"channel": b"pump"}
-        assert table.schema.field("bar").metadata == {b"units": b"bar"}
+        assert table.schema.metadata[b"channel"] == b"pump"
+        assert Schema.from_json(table.schema.metadata[b"labhub_schema"].decode()) == p.schema
+        assert table.schema.field("bar").metadata == {b"units": b"bar", b"labhub_field": b"bar"}
         assert table.schema.field("time").type == pa.timestamp("ns", "UTC")
         row = table.drop_columns(["time"]).to_pylist()
         assert row == [{"seq": 0, "bar": 2.5, "words": ["x", "y"], "n": 4}]
