@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labhub.datablock.batch import Batch, beside, columns_of
+from labhub.errors import InvalidArgument
 from labhub.schema import TIME, Schema
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ CHUNK_NBYTES = 4 * 1024 * 1024
 """What a chunk of the widest array takes before compression (in bytes), or one slot."""
 FEWEST_ROWS, MOST_ROWS = 4096, 65536
 """Rows of a chunk: not less of a narrow array, which would be many small files, and not more of any."""
+STORE_FILES = ("zarr.json", "manifest.jsonl", ".reserve")
+"""Files of a store beside the groups of its channels."""
+NAME_NBYTES = 255 - len("field__")
+"""Longest name of a field that still fits a file name with what `_array_name` may add (in bytes)."""
 OWN, OWN_PREFIXES = ("time", "seq", "nbytes", "epoch"), ("slot_", "gap_")
 """Arrays of a group that are not fields."""
 FIELD = "labhub_field"
@@ -83,6 +88,30 @@ class Gap:
     timestamp_ns: int
     n_slots: int
     reason: str
+
+
+def check_storable(channel: str, schema: Schema) -> None:
+    """Raise if a channel cannot be recorded.
+
+    Raises
+    ------
+    InvalidArgument
+        The message names the field, its dtype or name, and what to do.
+    """
+    if channel in STORE_FILES:
+        raise InvalidArgument(f"a store has a file {channel!r} of its own; record the channel under another name")
+    for name, column in columns_of(np.empty(0, schema.dtype)):
+        dtype = column.dtype
+        if dtype.kind == "O" or dtype.char in "gG" or (dtype.kind in "mM" and np.datetime_data(dtype)[0] == "generic"):
+            raise InvalidArgument(f"field {name!r} is {dtype}, which Zarr cannot store; write it as another dtype")
+        try:
+            nbytes = len(name.encode())
+        except UnicodeEncodeError:
+            raise InvalidArgument(f"the name of field {name!r} is no text that a file can have; rename it") from None
+        if nbytes > NAME_NBYTES:
+            raise InvalidArgument(
+                f"the name of field {name[:20] + '...'!r} has {nbytes} bytes, and a file's name {NAME_NBYTES}; shorten it"
+            )
 
 
 def rows_of(batch: Batch) -> Iterator[Rows]:
