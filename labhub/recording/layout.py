@@ -110,7 +110,7 @@ def check_storable(channel: str, schema: Schema) -> None:
             raise InvalidArgument(f"the name of field {name!r} is no text that a file can have; rename it") from None
         if nbytes > NAME_NBYTES:
             raise InvalidArgument(
-                f"the name of field {name[:20] + '...'!r} has {nbytes} bytes, and a file's name {NAME_NBYTES}; shorten it"
+                f"the name of field {name[:20] + '...'!r} has {nbytes} bytes, a file's {NAME_NBYTES}; shorten it"
             )
 
 

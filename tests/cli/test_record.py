@@ -105,3 +105,16 @@ def test_what_is_there_is_not_overwritten_and_what_is_not_ours_is_not_proven(pro
     store.mkdir()
     assert "choose another name" in labhub("record", "pump", "-o", str(store)).stderr
     assert "is no recording" in labhub("verify", str(store)).stderr
+
+
+def test_a_channel_that_cannot_be_recorded_is_named_at_once_and_at_the_end(producer, store, wait_until):
+    with connect() as hub, hub.producer("bad", dtype=[("[/x]" + "y" * 300, "f8")]):
+        process = start("pump", "bad", "-o", store)
+        first = process.stderr.readline().decode()
+        assert first.startswith("bad is not recorded: ")
+        assert "[/x]" in first
+        code, out, err = recorded_by(process, producer, wait_until)
+    assert (code, out) == (1, "")
+    assert err.startswith("labhub: not every channel was recorded to its end: bad: ")
+    assert err.endswith("Stored: 100 slots of pump\n")
+    assert xr.open_zarr(store, group="pump", chunks=None).sizes["time"] == 100
