@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from labhub.logs import event, get_logger
 
@@ -93,3 +94,12 @@ def report(name: str, error: BaseException, **facts: object) -> None:
     fields = event(name, **facts, kind=type(error).__name__, reason=words(error))
     trace = error if logger.isEnabledFor(logging.DEBUG) else None
     logger.error("%s: %s", what, words(error), exc_info=trace, extra=fields)
+
+
+@contextmanager
+def contained(thread: str, item: str) -> Iterator[None]:
+    """Log what fails inside, and go on: around one of several things, none of which may end the others."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  # that is what it is for
+        report("item_failed", error, thread=thread, item=item)
