@@ -74,8 +74,10 @@ def words(error: BaseException) -> str:
     "KeyError: 'pump'"
     """
     text = " ".join(str(error).split())
-    if type(error).__module__.startswith("labhub.") or (isinstance(error, OSError) and text):
+    if type(error).__module__.startswith("labhub."):
         return text
+    if isinstance(error, OSError) and error.strerror:  # without its number, or that of a file
+        return f"{error.strerror}: {error.filename}" if isinstance(error.filename, str) else error.strerror
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -72,6 +72,8 @@ class Export:
     ----------
     lossless : bool
         Whether its slots wait for the network.
+    attempts : int
+        How often the channel was opened to be read.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Export:
         self._sent = 0
         self._unsendable, self._unsent_why = 0, ""
         self._lost_before = 0
+        self.attempts = 0
         self._wanted = threading.Event()  # not before somebody has asked: who asks first gets all that the ring holds
         self._present = threading.Event()
         self._draining = threading.Event()
@@ -160,6 +163,7 @@ class Export:
         while not self._closing.is_set():
             if not (self._wanted.wait(LOOK) and self._present.wait(LOOK)):
                 continue
+            self.attempts += 1
             try:
                 self._read_one()
                 self._trouble = ""

@@ -15,8 +15,8 @@ from typing import Literal
 
 from labhub.errors import AuthenticationError, BrokerUnreachable, LabHubError
 from labhub.logs import event
-from labhub.protocol.client_state import ClientState, Done, Sink
-from labhub.protocol.messages import Message, WatchReq
+from labhub.protocol.client_state import ClientState, Done, Gap, Sink
+from labhub.protocol.messages import Event, Message, WatchReq
 from labhub.tasks import Task, contained, report, words
 from labhub.transport.curve import KeyPair
 from labhub.transport.dealer import Dealer
@@ -123,7 +123,12 @@ class Worker:
 
     def watch(self, request: WatchReq, sink: Sink, timeout: float, done: Done) -> None:
         """Begin a watch; `sink`, too, is called in the worker's thread."""
-        self._hand_over(lambda now: self._state.watch(request, sink, now, timeout, done), done)
+
+        def told(item: Event | Gap) -> None:
+            with contained("labhub-messenger", "watch"):  # the reply, and other watches, still get what is theirs
+                sink(item)
+
+        self._hand_over(lambda now: self._state.watch(request, told, now, timeout, done), done)
 
     def _hand_over(self, frames: Callable[[float], list[bytes]], done: Done) -> None:
         def work(now: float) -> None:

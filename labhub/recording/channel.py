@@ -89,7 +89,9 @@ class ChannelReader:
     def stop(self, *, drain: bool = True) -> None:
         """Ask it to end: after what is in the ring now has been read if `drain`, else at once. Twice is harmless."""
         if not self._stop.is_set():
-            self._last = self.consumer.head if drain and not self.consumer.closed else 0
+            self._last = 0
+            with contextlib.suppress(LabHubError):  # closed by an error of its own: then nothing is left to read
+                self._last = self.consumer.head if drain else 0
         self._stop.set()
         if not drain:
             self._last = 0
