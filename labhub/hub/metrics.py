@@ -165,7 +165,9 @@ class BrokerCollector(Collector):
         self._of_broker.append(InfoMetricFamily("labhub_build", "Which labhub this is.", {"version": __version__}))
         try:
             view = self._look()
-        except LabHubError:  # it does not serve yet, or no more
+        except Exception as error:  # noqa: BLE001  # it does not serve yet, or no more: the scrape says so
+            if not isinstance(error, LabHubError):
+                report("item_failed", error, thread="metrics", item="broker")
             self._of_broker.append(_gauge(*ANSWERS, 0))
             return
         self._of_broker.append(_gauge(*ANSWERS, 1))

@@ -17,6 +17,7 @@ import zarr
 from labhub.errors import InvalidArgument, LabHubError, RecordingError, SchemaMismatch
 from labhub.hub import Hub
 from labhub.recording import verify
+from labhub.recording.channel import ChannelReader
 
 UNSTORABLE: dict[str, Any] = {
     "longdouble": np.longdouble,
@@ -210,3 +211,32 @@ def test_a_store_that_is_removed_still_ends_all(hub: Hub, store: Path, wait_unti
         assert "bad: " in rec.status.error
         with pytest.raises(RecordingError, match="ended early"):
             rec.stop()
+
+
+@pytest.mark.parametrize("error", [KeyError("odd"), MemoryError(), StopIteration(), OSError(5, "Input/output error")])
+def test_an_error_that_nobody_has_foreseen_ends_the_channel_that_is_read(
+    hub: Hub, store: Path, wait_until: Callable[..., None], monkeypatch: Any, failures: list[str], error: Exception
+) -> None:
+    """Nothing real is known to do this."""
+    following = ChannelReader._next
+
+    def odd(self: ChannelReader) -> Any:
+        batch = following(self)
+        if self.channel == "bad" and batch is not None:
+            raise error
+        return batch
+
+    monkeypatch.setattr(ChannelReader, "_next", odd)
+    with hub.producer("good", dtype="f8") as good, hub.producer("bad", dtype="f8") as bad:
+        with pytest.raises(RecordingError, match=r"bad: .*1 slots of good, 0 slots of bad"):
+            with hub.record("good", "bad", store=store) as rec:
+                good.write(1.0)
+                bad.write(1.0)
+                wait_until(lambda: rec.errors)
+                assert rec.running
+                assert rec.errors["bad"].__cause__ is error
+                wait_until(lambda: not hub.find("bad").consumers)
+    assert values(store, "good") == [1.0]
+    assert verify(store).complete
+    assert len(failures) == 1
+    assert xr.open_zarr(store, group="bad", chunks=None).attrs["recording_error"] == str(rec.errors["bad"])
