@@ -64,7 +64,7 @@ def test_a_line_that_is_typed_becomes_a_marker(producer, store, wait_until):
     process = start("pump", "-o", store, stdin=there)
     wait_until(lambda: producer.stats()["consumers"] == 1, 30)
     os.write(here, b"valve open\n")
-    wait_until(lambda: store.exists() and xr.open_zarr(store, chunks=None).attrs["markers"], 30)
+    wait_until(lambda: (store / "zarr.json").exists() and xr.open_zarr(store, chunks=None).attrs["markers"], 30)
     code, out, _ = recorded_by(process, producer, wait_until)
     os.close(here)
     os.close(there)
