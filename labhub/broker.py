@@ -16,13 +16,13 @@ from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from labhub import liveness
-from labhub.errors import BrokerUnreachable, ClosedError, InvalidArgument, LabHubError, TimeoutExpired
+from labhub.errors import BrokerUnreachable, ClosedError, InvalidArgument, TimeoutExpired
 from labhub.logs import event, get_logger
 from labhub.protocol.access import Access
 from labhub.protocol.broker_state import BrokerState, Outgoing, Peer
 from labhub.protocol.registry import ChannelRegistry, Registration
 from labhub.settings import SettingsFile
-from labhub.tasks import Task
+from labhub.tasks import Task, contained, report, words
 from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, KeyPair, load_key
 from labhub.transport.enrolled import AllowList
 from labhub.transport.room import wake_descriptor
@@ -179,11 +179,16 @@ class BrokerService:
         future: Future[BrokerView] = Future()
         self._looks.put(future)
         if not self._wake_up():
-            raise ClosedError("this broker does not serve")
+            raise ClosedError("this broker does not serve" + (f": {words(self.error)}" if self.error else ""))
         try:
             return future.result(timeout)
         except TimeoutError:
             raise TimeoutExpired(f"the broker did not come to it within {timeout:g} s") from None
+
+    @property
+    def error(self) -> BaseException | None:
+        """What has ended the background thread that serves; None if nothing did."""
+        return None if self._thread is None else self._thread.error
 
     @property
     def uptime(self) -> float:
@@ -218,8 +223,8 @@ class BrokerService:
         config = self.config
         self._router = self._bind(lambda endpoint: Router(endpoint, key, allowed, self_test=config.allow != "any"))
         self._state = BrokerState(
-            probe=lambda r: liveness.judge(r.shm_name, r.metadata),
-            bury=lambda r: liveness.bury(r.shm_name, r.metadata),
+            probe=_judge,
+            bury=_bury,
             allowed=allowed.__contains__,
             access=self._access,
             max_channels_per_key=config.max_channels_per_key,
@@ -263,8 +268,10 @@ class BrokerService:
                 self._show(state)
                 if (now := time.monotonic()) >= next_tick or self._reload:
                     next_tick = now + TICK
-                    self._follow_settings(state)
-                    self._send(router, state.tick(now))
+                    with contained("labhub-broker", "settings"):
+                        self._follow_settings(state)
+                    with contained("labhub-broker", "channels"):
+                        self._send(router, state.tick(now))
         finally:
             self._close()
             while not self._looks.empty():
@@ -276,7 +283,8 @@ class BrokerService:
         with contextlib.suppress(BlockingIOError):  # woken by a message, or by the clock
             os.eventfd_read(self._wake)
         while not self._looks.empty():
-            self._looks.get_nowait().set_result(BrokerView(list(state.registry), state.metrics(time.monotonic())))
+            with contained("labhub-broker", "look"):
+                self._looks.get_nowait().set_result(BrokerView(list(state.registry), state.metrics(time.monotonic())))
 
     def _numbers(self) -> dict[str, float]:
         assert self._router is not None  # nobody asks before it listens
@@ -308,7 +316,7 @@ class BrokerService:
                 return
             try:
                 replies = state.receive(Peer(incoming.routing_id, incoming.key), incoming.frames, time.monotonic())
-            except LabHubError:  # a reply that cannot be encoded must not end the service
+            except Exception:  # around one request: a reply that cannot be encoded, say, must not end the service
                 logger.exception("a request could not be answered", extra=event("request_failed", key=incoming.key))
                 continue
             self._send(router, replies)
@@ -316,7 +324,8 @@ class BrokerService:
     @staticmethod
     def _send(router: Router, messages: list[Outgoing]) -> None:
         for out in messages:
-            router.send(out.routing_id, out.frames)
+            with contained("labhub-broker", "message"):
+                router.send(out.routing_id, out.frames)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -327,7 +336,22 @@ class BrokerService:
         self.stop()
 
     def __repr__(self) -> str:
-        return f"BrokerService({self.endpoint or 'not started'})"
+        failed = f", failed: {words(self.error)}" if self.error else ""
+        return f"BrokerService({self.endpoint or 'not started'}{failed})"
+
+
+def _judge(entry: Registration) -> liveness.Verdict:
+    """Judge a producer; nothing that one of them has registered ends the judging of the others."""
+    try:
+        return liveness.judge(entry.shm_name, entry.metadata)
+    except Exception as error:  # noqa: BLE001  # around one channel, whose producer then counts by its heartbeats
+        report("item_failed", error, thread="labhub-broker", item=entry.channel_name)
+        return "unknown"
+
+
+def _bury(entry: Registration) -> None:
+    with contained("labhub-broker", entry.channel_name):
+        liveness.bury(entry.shm_name, entry.metadata)
 
 
 def _is_local(endpoint: str) -> bool:

@@ -162,11 +162,13 @@ def find(name: str = "default") -> ConnectionFile | None:
     """
     path = path_of(name)
     try:
+        if not path.is_file():  # nothing, or a pipe, on which a reader would wait for ever
+            return None
         return msgspec.json.decode(path.read_bytes(), type=ConnectionFile)
     except OSError as error:
         raise_if_exhausted(error, f"cannot read {path}")
         return None
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -81,7 +81,7 @@ class Schema:
         set_(self, "shape", shape)
         set_(self, "dims", _checked_dims(self.dims, shape))
         set_(self, "units", _checked_units(self.units, dtype))
-        set_(self, "sample_rate", _checked_rate(self.sample_rate, self.dims))
+        set_(self, "sample_rate", _checked_rate(self.sample_rate, self.dims, shape))
         set_(self, "attrs", dict(sorted(self.attrs.items())))
         try:
             self.to_json().encode()
@@ -152,7 +152,7 @@ class Schema:
                 sample_rate=document.get("sample_rate"),
                 attrs=document.get("attrs", {}),
             )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, SyntaxError) as error:
             raise InvalidArgument(f"this is not the JSON of a schema ({error}): {text[:200]!r}") from None
 
     @classmethod
@@ -368,15 +368,17 @@ def _checked_units(units: Mapping[str, str], dtype: np.dtype[Any]) -> dict[str, 
     return dict(units)
 
 
-def _checked_rate(rate: float | None, dims: tuple[str, ...]) -> float | None:
+def _checked_rate(rate: float | None, dims: tuple[str, ...], shape: tuple[int, ...]) -> float | None:
     if rate is None:
         if TIME in dims:
             raise InvalidArgument("a slot with a 'time' axis needs a sample_rate, in samples per second")
         return None
-    if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 0 < rate < math.inf:
+    if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 0 < rate < 1e300:
         raise InvalidArgument(f"sample_rate is a positive number of samples per second, not {rate!r}")
     if TIME not in dims:
         raise InvalidArgument(f"sample_rate belongs to slots with a 'time' axis; name one in dims, which are {dims}")
+    if not 1e9 * shape[dims.index(TIME)] / float(rate) < 1 << 63:
+        raise InvalidArgument(f"at sample_rate={rate!r} a slot lasts longer than times reach, which is 292 years")
     return float(rate)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import time
@@ -30,6 +31,39 @@ def private_dirs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     left = [str(p.relative_to(base)) for d in ("shm", "run") for p in (base / d).rglob("*") if not p.is_dir()]
     shutil.rmtree(base)
     assert not left, f"the test left {left}"
+
+
+class Failures(logging.Handler):
+    """What ended a thread of labhub's, or one of the things it looks after, without being foreseen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.expected = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "event", "") in ("thread_failed", "item_failed"):
+            self.found.append(f"{record.event}: {record.getMessage()}")
+
+
+@pytest.fixture(autouse=True)
+def unforeseen() -> Iterator[Failures]:
+    """Fail a test in which a thread of labhub's met an error that nobody had foreseen: labhub logs it and goes on.
+
+    A test that provokes such an error uses `failures`.
+    """
+    logger, handler = logging.getLogger("labhub.tasks"), Failures()
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+    assert handler.expected or not handler.found, handler.found
+
+
+@pytest.fixture
+def failures(unforeseen: Failures) -> list[str]:
+    """Return the list of errors that nobody had foreseen; the test is to look at them."""
+    unforeseen.expected = True
+    return unforeseen.found
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10.0, what: str = "the condition") -> None:

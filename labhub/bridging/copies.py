@@ -52,10 +52,11 @@ class Copy:
     """
 
     def __init__(self, hub: Hub, address: Address, offer: Offer, offset: Offset | None) -> None:
-        if not (0 < offer.capacity <= MAX_SLOTS and 0 <= offer.resume < 1 << 62 and len(offer.instance) == 32):
+        if not (0 < offer.capacity <= MAX_SLOTS and 0 <= offer.resume < 1 << 62):
             raise ProtocolError(f"the offer of {address} makes no sense: capacity {offer.capacity}, seq {offer.resume}")
         self.schema = Schema.from_json(offer.schema)
-        self.instance = bytes.fromhex(offer.instance)
+        self.instance = _instance(address, offer)
+        self._checksum = _checksum(address, offer)
         self.lost = 0
         try:
             self._block = self._opened(hub, address, offer)
@@ -70,7 +71,11 @@ class Copy:
         self._hub = hub
         self._origin = _origin(address, offer)
         self.clock = offset
-        self._lease = hub.adopt(self._block, self._notes())
+        try:
+            self._lease = hub.adopt(self._block, self._notes())
+        except BaseException:
+            self._block.close()  # else the channel would have a producer here that nobody knows
+            raise
 
     def _opened(self, hub: Hub, address: Address, offer: Offer) -> DataBlockProducer:
         def attempt() -> DataBlockProducer:
@@ -80,7 +85,7 @@ class Copy:
                 directory=segment_directory(hub.name),
                 capacity=offer.capacity,
                 lossless=offer.lossless,
-                checksum=next(p for p in ChecksumPolicy if p.wire == offer.checksum_policy),
+                checksum=self._checksum,
                 first_seq=offer.resume,
             )
 
@@ -125,6 +130,23 @@ class Copy:
     def close(self) -> None:
         """End the channel; readers get what is left."""
         self._lease.close()
+
+
+def _instance(address: Address, offer: Offer) -> bytes:
+    try:
+        instance = bytes.fromhex(offer.instance)
+    except ValueError:
+        instance = b""
+    if len(instance) != 16:
+        raise ProtocolError(f"the offer of {address} makes no sense: instance {offer.instance[:40]!r}")
+    return instance
+
+
+def _checksum(address: Address, offer: Offer) -> ChecksumPolicy:
+    for policy in ChecksumPolicy:
+        if policy.wire == offer.checksum_policy:
+            return policy
+    raise ProtocolError(f"the offer of {address} makes no sense: checksums {offer.checksum_policy[:40]!r}")
 
 
 def _origin(address: Address, offer: Offer) -> dict[str, Any]:

@@ -1,341 +1,26 @@
-"""Channels of this machine, offered to others."""
+"""Channels of this machine, offered to others: which ones, as they come and go."""
 
 from __future__ import annotations
 
-import contextlib
-import secrets
-import socket
 import threading
 import time
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
-import msgspec
-import numpy as np
 import zenoh
 
-from labhub import liveness
-from labhub.bridging import wire
-from labhub.bridging.backlog import Backlog
+from labhub.bridging.export import DRAIN, LEAVE, Export, waits
 from labhub.bridging.status import ExportStatus
-from labhub.bridging.wire import Address, Message, Offer
-from labhub.datablock.config import ConsumerSyncPolicy
-from labhub.datablock.consumer import Mode
-from labhub.errors import ChannelNotFound, ChecksumError, ClosedError, LabHubError, StreamError, TimeoutExpired
-from labhub.hub import Consumer, Hub
+from labhub.bridging.wire import Address
+from labhub.errors import ClosedError, ForkedProcessError, TimeoutExpired
+from labhub.hub import Hub
 from labhub.hub.channels import ChannelInfo
-from labhub.logs import event, get_logger
+from labhub.hub.roster import ChannelEvent
+from labhub.hub.watching import Watch
+from labhub.tasks import Task, contained, report, words
 
-logger = get_logger(__name__)
-
-MESSAGE_NBYTES = 1 << 20
-"""Small slots travel together, up to so many bytes; a larger one travels alone."""
-LINGER = 0.001
-"""How long small slots wait for company (in seconds)."""
-LOOK = 0.05
-"""How often it is looked whether anybody imports a channel, or wants it to end (in seconds)."""
-LATE, RECENT = 1.0, 10.0
-"""A network cannot keep up that lets a slot wait for so long, or for which one was given up so recently (in s)."""
-DRAIN = 3.0
-"""How long the end of a bridge waits for slots to be sent (in seconds)."""
-LEAVE = 1.0
-"""How long the end of a bridge waits for a slot that the network does not take (in seconds)."""
-LOSSY_NBYTES = 8 << 20
-"""Backlog of a channel that does not wait for the network (in bytes)."""
-
-
-def waits(info: ChannelInfo) -> bool:
-    """Whether a channel's slots wait for the network. The one lossless reader of "Sequential" is of this machine."""
-    return info.policy == ConsumerSyncPolicy.SEQUENTIAL_SYNC.wire
-
-
-class Export:
-    """One channel of this machine, for whoever imports it.
-
-    Two threads: one reads the ring, and never waits for anything else; the other hands what was read to the network,
-    and waits for that where the channel is lossless. So a slow network costs memory, and then slots, but not the
-    producer. Nothing is read before somebody imports the channel.
-
-    Parameters
-    ----------
-    hub : Hub
-        Whose channel it is.
-    session : zenoh.Session
-    address : Address
-        What the others find it by.
-    info : ChannelInfo
-        The channel as it is now.
-    buffer_nbytes : int
-        Memory for slots of a lossless channel that wait for the network (in bytes).
-
-    Attributes
-    ----------
-    lossless : bool
-        Whether its slots wait for the network.
-    """
-
-    def __init__(
-        self, hub: Hub, session: zenoh.Session, address: Address, info: ChannelInfo, buffer_nbytes: int
-    ) -> None:
-        self.address = address
-        self._hub = hub
-        self._session = session
-        self._run = secrets.token_hex(8)
-        self.lossless = waits(info)
-        origin = info.origin or {}
-        self._path = (*origin.get("path", ()), address.hub)
-        self._host = str(origin.get("host", socket.gethostname()))
-        self._boot_id = str(origin.get("boot_id", liveness.boot_id()))
-        self._backlog = Backlog(buffer_nbytes if self.lossless else LOSSY_NBYTES)
-        self._reader: Consumer | None = None
-        self._last: Offer | None = None  # of the incarnation that is being read, or was until it ended
-        self._scratch = bytearray()
-        self._trouble = ""
-        self._sent = 0
-        self._lost_before = 0
-        self._wanted = threading.Event()  # not before somebody has asked: who asks first gets all that the ring holds
-        self._present = threading.Event()
-        self._draining = threading.Event()
-        self._read_all = threading.Event()  # all that was there when the draining began
-        self._closing = threading.Event()
-        control = zenoh.CongestionControl.BLOCK if self.lossless else zenoh.CongestionControl.DROP
-        self._publisher = session.declare_publisher(address.data, congestion_control=control)
-        self._queryable = session.declare_queryable(address.offer, self._answer)
-        self._imports = session.liveliness().declare_subscriber(address.imported("*"), self._joined)
-        self._token: zenoh.LivelinessToken | None = None
-        self._threads = [
-            threading.Thread(target=self._read, name=f"export {address.channel}", daemon=True),
-            threading.Thread(target=self._send, name=f"send {address.channel}", daemon=True),
-        ]
-        self.appeared()
-        for thread in self._threads:
-            thread.start()
-
-    def appeared(self) -> None:
-        """Tell everybody that the channel is there."""
-        if self._token is None:
-            self._token = self._session.liveliness().declare_token(self.address.token(self._run))
-        self._present.set()
-
-    def disappeared(self) -> None:
-        """Tell everybody that the channel is gone for now; what was read is sent all the same."""
-        self._present.clear()
-        if self._token is not None:
-            self._token.undeclare()
-            self._token = None
-
-    @property
-    def status(self) -> ExportStatus:
-        """How it does."""
-        reader, backlog = self._reader, self._backlog
-        lost = backlog.lost + self._lost_before + (reader.lost if reader is not None else 0)
-        unsent = backlog.unsent
-        return ExportStatus(
-            self.address.channel, self._state(), self.lossless, self._sent, lost, unsent, backlog.unsent_nbytes
-        )
-
-    def _state(self) -> str:
-        if self._trouble:
-            return self._trouble
-        if self.lossless and self._backlog.is_late(LATE, RECENT) and self._matched():
-            return "network cannot keep up"
-        if not self._present.is_set():
-            return "gone"
-        if not self._wanted.is_set():
-            return "waiting"
-        return "sending" if self._matched() else "no reader"
-
-    def _matched(self) -> bool:
-        with contextlib.suppress(zenoh.ZError):  # the session is being closed
-            status: Any = self._publisher.matching_status  # its stub says bool, and means MatchingStatus
-            return bool(status.matching)
-        return False
-
-    # -------------------------------------------------------------------------------------------------- first thread
-
-    def _read(self) -> None:
-        """Read the channel, one incarnation after the other."""
-        while not self._closing.is_set():
-            if not (self._wanted.wait(LOOK) and self._present.wait(LOOK)):
-                continue
-            try:
-                self._read_one()
-                self._trouble = ""
-            except ClosedError:  # the hub was
-                return
-            except ChannelNotFound:
-                self._closing.wait(LOOK)
-            except LabHubError as error:
-                self._trouble = str(error)
-                logger.warning(
-                    "export of %s: %s", self.address.channel, error, extra=self._facts("export_trouble", error)
-                )
-                self._closing.wait(1.0)
-
-    def _read_one(self) -> None:
-        mode: Mode = "lossless" if self.lossless else "stream"
-        with self._hub.consumer(self.address.channel, mode, start="oldest") as reader:
-            instance = reader.instance_id
-            self._last = self._described(reader)
-            self._reader = reader
-            self._trouble = ""
-            self._backlog.begin(instance, reader.cursor)
-            max_slots = max(1, MESSAGE_NBYTES // max(1, reader.schema.slot_nbytes))
-            try:
-                while not self._closing.is_set():
-                    if not self._pass_on(reader, instance, max_slots):
-                        self._backlog.append(Message.the_end(instance, reader.cursor, reader.epoch))
-                        return
-                    if self._draining.is_set() and not reader.lag:  # only here nothing is in our hands
-                        self._read_all.set()
-            finally:
-                self._lost_before += reader.lost
-                self._reader = None
-
-    def _pass_on(self, reader: Consumer, instance: bytes, max_slots: int) -> bool:
-        """Move what was written into the backlog; False at the end of the stream."""
-        try:
-            if max_slots == 1:
-                return self._moved_one(reader, instance)
-            if reader.lag < max_slots:
-                with contextlib.suppress(TimeoutExpired):
-                    return self._moved(reader, instance, max_slots, max_slots, LINGER)
-            return self._moved(reader, instance, max_slots, 1, LOOK)
-        except TimeoutExpired:
-            return True
-        except (ChecksumError, StreamError) as error:  # what is missing shows in the seqs
-            logger.warning("export of %s: %s", self.address.channel, error, extra=self._facts("export_lost", error))
-            return True
-
-    def _moved(self, reader: Consumer, instance: bytes, max_slots: int, min_slots: int, timeout: float) -> bool:
-        batch = reader.next_batch(max_slots, min_slots, timeout, False)
-        reader.in_hand.item = None  # no Ctrl-C comes into this thread
-        if batch is None:
-            return False
-        self._backlog.append(Message.of(batch, instance, reader.schema.slot_nbytes))
-        return True
-
-    def _moved_one(self, reader: Consumer, instance: bytes) -> bool:
-        """Move one large slot, without the detour of a batch."""
-        try:
-            with reader.slot(LOOK) as slot:
-                headers = np.array([slot.header])
-                # A new bytes object would cost page faults, which are several times as long as the copy.
-                if len(self._scratch) != slot.array.nbytes:
-                    self._scratch = bytearray(slot.array.nbytes)
-                np.frombuffer(self._scratch, np.uint8)[:] = slot.array.reshape(-1).view(np.uint8)
-        except EOFError:
-            return False
-        payload = zenoh.ZBytes(self._scratch)
-        self._backlog.append(Message(instance, slot.seq, slot.epoch, headers, payload, len(self._scratch)))
-        return True
-
-    # ------------------------------------------------------------------------------------------------- second thread
-
-    def _send(self) -> None:
-        """Hand the backlog to the network, which may make us wait."""
-        while not self._closing.is_set():
-            if self.lossless and not self._matched():
-                self._closing.wait(LOOK)
-                continue
-            taken = self._backlog.take(LOOK)
-            if taken is None:
-                continue
-            generation, follows, message = taken
-            attachment = message.attachment(self._run, generation, follows)
-            try:
-                if message.end:  # the one that is never dropped: no later one would tell what is missing
-                    control = zenoh.CongestionControl.BLOCK
-                    self._session.put(self.address.data, b"", attachment=attachment, congestion_control=control)
-                else:
-                    self._publisher.put(message.payload, attachment=attachment)
-            except zenoh.ZError:  # the session was closed
-                return
-            self._backlog.handed_over()
-            self._sent += len(message.headers)
-
-    # ----------------------------------------------------------------------------------------------------- questions
-
-    def _answer(self, question: zenoh.Query) -> None:
-        """Say what the channel is, and go back to what the asking side needs next."""
-        asked = question.parameters
-        try:
-            instance, seq = bytes.fromhex(asked.get("instance", "") or ""), int(asked.get("next", "0") or 0)
-            if asked.get("run") not in (None, self._run):
-                return  # another bridge of this hub is asked
-            offer = self._offer(instance, seq)
-        except (LabHubError, ValueError) as error:
-            question.reply_err(str(error))
-            return
-        if offer is None:
-            question.reply_err(f"{self.address} is not there now")
-            return
-        question.reply(self.address.offer, msgspec.json.encode(offer))
-
-    def _joined(self, sample: zenoh.Sample) -> None:
-        if sample.kind == zenoh.SampleKind.PUT:
-            self._backlog.repeat_end()
-
-    def _offer(self, instance: bytes, seq: int) -> Offer | None:
-        self._wanted.set()
-        known = self._backlog.rewind(instance, seq, wire.ANSWER_PATIENCE)
-        last, reader = self._last, self._reader
-        if known is None or last is None or (reader is None and not instance):  # it has ended, for who has none of it
-            return None
-        generation, current, resume = known
-        if current.hex() != last.instance:  # the rest of the one before is still on its way
-            return None
-        epoch = last.epoch if reader is None else reader.epoch
-        return msgspec.structs.replace(last, epoch=epoch, resume=resume, generation=generation)
-
-    def _described(self, reader: Consumer) -> Offer:
-        """What is said of the channel, wherever it goes on."""
-        return Offer(
-            version=wire.VERSION,
-            run=self._run,
-            instance=reader.instance_id.hex(),
-            schema=reader.schema.to_json(),
-            capacity=reader.capacity,
-            lossless=self.lossless,
-            checksum_policy=reader.checksum_policy.wire,
-            epoch=reader.epoch,
-            resume=0,
-            generation=0,
-            path=self._path,
-            host=self._host,
-            boot_id=self._boot_id,
-        )
-
-    def drain(self, deadline: float) -> None:
-        """Wait until what was written is sent, if anybody wants it; at most until then (on the monotonic clock)."""
-        self._draining.set()
-        while self._wanted.is_set() and self._matched() and time.monotonic() < deadline:
-            if (self._reader is None or self._read_all.is_set()) and self._backlog.is_empty:
-                return
-            self._closing.wait(LINGER)
-
-    def close(self, patience: float = LEAVE) -> None:
-        """Withdraw it; what still waits for the network is lost.
-
-        A network that does not move keeps the second thread until the session ends, which is not waited for for longer
-        than `patience` (in seconds).
-        """
-        self._closing.set()
-        self._backlog.close()
-        with contextlib.suppress(zenoh.ZError):
-            self.disappeared()
-            self._queryable.undeclare()
-            self._imports.undeclare()
-        reads, sends = self._threads
-        reads.join(5.0)
-        sends.join(patience)
-        if not sends.is_alive():  # else it has the publisher, which ends with the session
-            with contextlib.suppress(zenoh.ZError):
-                self._publisher.undeclare()
-
-    def _facts(self, name: str, error: Exception) -> dict[str, object]:
-        return event(name, channel=self.address.channel, reason=str(error))
+RETRY = 1.0
+"""How often an export that could not be made is tried again (in seconds)."""
 
 
 class Exports:
@@ -375,23 +60,62 @@ class Exports:
         self._buffer_nbytes = buffer_nbytes
         self._exports: dict[str, Export] = {}
         self._lock = threading.Lock()
-        self._watch = hub.watch() if patterns else None
-        self._thread = threading.Thread(target=self._follow, name="exports", daemon=True)
+        self._refused: dict[str, tuple[ChannelInfo, str]] = {}  # why there is no export of a channel
+        self._trouble = ""
+        self._closing = threading.Event()
+        self._watch = hub.watch(timeout=RETRY) if patterns else None
+        self._thread = Task(self._follow, "exports")
         self._thread.start()
 
     def _follow(self) -> None:
-        for news in self._watch or ():
+        while self._watch is not None and (news := self._next(self._watch)) is not None:
             with self._lock:
-                export = self._exports.get(news.channel)
-                if news.kind == "gone" and export is not None:
-                    export.disappeared()
-                elif news.info is not None and self._is_ours(news.info):
-                    if export is not None and export.lossless == waits(news.info):
-                        export.appeared()
-                        continue
-                    if export is not None:
-                        export.close()
-                    self._exports[news.channel] = self._new(news.info)
+                for event in news:
+                    self._try(event.channel, event.info, event.kind)
+                for channel, (info, _) in list(self._refused.items()):
+                    self._try(channel, info, "")
+
+    def _next(self, watch: Watch) -> list[ChannelEvent] | None:
+        """What happened next, which may be nothing within `RETRY`; None at the end."""
+        try:
+            event = next(watch, None)
+            self._trouble = ""
+            return None if event is None else [event]
+        except TimeoutExpired:
+            self._trouble = ""
+            return []
+        except (ClosedError, ForkedProcessError):
+            return None
+        except Exception as error:  # noqa: BLE001  # the watch goes on where it was
+            if self._trouble != words(error):
+                report("item_failed", error, thread="exports", item="watch")
+            self._trouble = words(error)
+            self._closing.wait(RETRY)
+            return []
+
+    def _try(self, channel: str, info: ChannelInfo | None, kind: str) -> None:
+        """Do what one event asks for; if that fails, the status says why, and it is tried again."""
+        before = self._refused.pop(channel, None)
+        try:
+            self._happened(channel, info, kind)
+        except Exception as error:  # noqa: BLE001  # around one channel: the others go on
+            if before is None or before[1] != words(error):
+                report("item_failed", error, thread="exports", item=channel)
+            if info is not None:
+                self._refused[channel] = info, words(error)
+
+    def _happened(self, channel: str, info: ChannelInfo | None, kind: str) -> None:
+        export = self._exports.get(channel)
+        if kind == "gone" and export is not None:
+            export.disappeared()
+        elif info is not None and self._is_ours(info):
+            if export is not None and export.lossless == waits(info):
+                export.appeared()
+                return
+            if export is not None:
+                export.close()
+                del self._exports[channel]
+            self._exports[channel] = self._new(info)
 
     def _is_ours(self, info: ChannelInfo) -> bool:
         return (self._reexport or info.origin is None) and any(fnmatchcase(info.name, p) for p in self._patterns)
@@ -404,17 +128,29 @@ class Exports:
     def status(self) -> tuple[ExportStatus, ...]:
         """How each of them does, in the order of their names."""
         with self._lock:
-            return tuple(export.status for _, export in sorted(self._exports.items()))
+            found = {channel: export.status for channel, export in self._exports.items()}
+            found |= {channel: ExportStatus(channel, why) for channel, (_, why) in self._refused.items()}
+        return tuple(status for _, status in sorted(found.items()))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with all of them."""
+        error = self._thread.error
+        why = self._trouble if error is None else words(error)
+        return (f"exports: {why}",) if why else ()
 
     def close(self) -> None:
         """Send what is there, but not for long, and withdraw all of them."""
+        self._closing.set()
         if self._watch is not None:
             self._watch.close()
-        self._thread.join(5.0)
+        self._thread.wait(5.0)
         deadline = time.monotonic() + DRAIN
         with self._lock:
-            for export in self._exports.values():
-                export.drain(deadline)
+            for channel, export in self._exports.items():
+                with contained("exports", channel):
+                    export.drain(deadline)
             deadline = time.monotonic() + LEAVE
-            for export in self._exports.values():
-                export.close(max(0.0, deadline - time.monotonic()))
+            for channel, export in self._exports.items():
+                with contained("exports", channel):
+                    export.close(max(0.0, deadline - time.monotonic()))

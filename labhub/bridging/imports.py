@@ -19,10 +19,11 @@ from labhub.bridging.copies import Copy
 from labhub.bridging.network import query
 from labhub.bridging.status import ImportStatus
 from labhub.bridging.wire import Address, Offer
-from labhub.errors import ExportConflict, LabHubError, ProtocolError
+from labhub.errors import BridgeError, ExportConflict, LabHubError, ProtocolError
 from labhub.hub import Hub
 from labhub.logs import event, get_logger
 from labhub.schema import Schema
+from labhub.tasks import Task, contained, report, words
 
 logger = get_logger(__name__)
 
@@ -89,8 +90,8 @@ class Import:
         self._subscriber = session.declare_subscriber(address.data, zenoh.handlers.FifoChannel(INBOX))
         self._token = session.liveliness().declare_token(address.imported(identity))
         self._threads = [
-            threading.Thread(target=self._receive, name=f"import {address}", daemon=True),
-            threading.Thread(target=self._listen, name=f"hear of {address}", daemon=True),
+            Task(self._receive, f"import {address}"),
+            Task(self._listen, f"hear of {address}"),
         ]
         for thread in self._threads:
             thread.start()
@@ -103,11 +104,12 @@ class Import:
     def status(self) -> ImportStatus:
         """How it does."""
         copy, offset = self._copy, self._clocks.known(self.address)
+        ended = [words(thread.error) for thread in self._threads if thread.error is not None]
         return ImportStatus(
             self.address.site,
             self.address.channel,
-            self._state,
-            self._detail,
+            "failed" if ended else self._state,
+            ended[0] if ended else self._detail,
             self._received,
             self._lost + (0 if copy is None else copy.lost),
             None if offset is None else offset.offset_ns,
@@ -129,9 +131,10 @@ class Import:
             except queue.Empty:
                 word, run = "again", ""
             with self._lock:
-                self._heard(word, run)
+                self._try(partial(self._heard, word, run))
             if time.monotonic() >= self._next_look and self._state == "receiving":
-                self._look_at_clock()
+                with contained(threading.current_thread().name, "clock"):
+                    self._look_at_clock()
 
     def _look_at_clock(self) -> None:
         """Measure the clock there once more, and tell the broker; meanwhile slots are taken."""
@@ -151,10 +154,10 @@ class Import:
     def _heard(self, word: Word, run: str) -> None:
         match word:
             case "again" if self._tokens and self._state not in ("receiving", "ended"):
-                self._try(self._agree)
+                self._agree()
             case "token":
                 self._tokens.add(run)
-                self._try(self._agree)
+                self._agree()
             case "gone":
                 self._tokens.discard(run)
                 if not self._tokens and self._state != "ended":
@@ -169,8 +172,12 @@ class Import:
             step()
         except ExportConflict as error:
             self._say("conflict", str(error))
-        except (LabHubError, OSError, zenoh.ZError) as error:
-            self._say("refused", " ".join(str(error).split()))
+        except Exception as error:  # noqa: BLE001  # around one step: the next one may do better
+            foreseen = isinstance(error, (LabHubError, OSError, zenoh.ZError))
+            why = " ".join(str(error).split()) if foreseen else words(error)
+            if not foreseen and self._detail != why:
+                report("item_failed", error, thread=threading.current_thread().name, item=str(self.address))
+            self._say("refused", why)
 
     def _say(self, state: str, detail: str = "") -> None:
         if (state, detail) != (self._state, self._detail) and state in (
@@ -190,7 +197,11 @@ class Import:
         where = {} if known is None else {"instance": known[0].hex(), "next": str(known[1])}
         if self._offer is not None and self._offer.run in self._tokens:
             where["run"] = self._offer.run
-        answer = query(self._session, self.address.offer, where)
+        try:
+            answer = query(self._session, self.address.offer, where)
+        except BridgeError as refusal:
+            self._say("waiting", f"the other side says: {refusal}")
+            return
         if answer is None:
             self._say("waiting", "the other side does not answer")
             return
@@ -257,11 +268,11 @@ class Import:
 
     def _end(self) -> None:
         """End the local channel; its readers get what is left."""
-        if self._copy is not None:
-            self._lost += self._copy.lost
-            self._known = self._copy.instance, self._copy.next_seq
-            self._copy.close()
+        if (copy := self._copy) is not None:
+            self._lost += copy.lost
+            self._known = copy.instance, copy.next_seq
             self._copy = self._offer = None
+            copy.close()
 
     def close(self) -> None:
         """End it; the local channel ends with it."""
@@ -271,7 +282,7 @@ class Import:
             self._token.undeclare()
         self.tell("again", "")  # it need not wait for more
         for thread in self._threads:
-            thread.join(10.0)
+            thread.wait(10.0)
         self._end()
 
 
@@ -302,6 +313,10 @@ class Imports:
             self._subscriber = session.liveliness().declare_subscriber(wire.EVERY_CHANNEL, self._token, history=True)
 
     def _token(self, sample: zenoh.Sample) -> None:
+        with contained("imports", str(sample.key_expr)):  # a thread of Zenoh's: it would print what is raised
+            self._told(sample)
+
+    def _told(self, sample: zenoh.Sample) -> None:
         found = wire.parse_token(str(sample.key_expr))
         if found is None:
             return
@@ -349,4 +364,5 @@ class Imports:
         with self._lock:
             imports = list(self._imports.values())
         for imported in imports:
-            imported.close()
+            with contained("imports", str(imported.address)):
+                imported.close()

@@ -85,11 +85,22 @@ def n_peers(session: zenoh.Session) -> int:
 
 
 def query(session: zenoh.Session, key: str, parameters: dict[str, str] | None = None) -> bytes | None:
-    """Ask whoever answers to a key; None if nobody does in time."""
+    """Ask whoever answers to a key; None if nobody does in time.
+
+    Raises
+    ------
+    BridgeError
+        There are only refusals; the message is what the first of them says.
+    """
     selector = zenoh.Selector(key, parameters or {})
+    refusal = ""
     for reply in session.get(selector, timeout=QUERY_TIMEOUT):
         if reply.ok is not None:
             return bytes(reply.ok.payload)
+        if reply.err is not None:
+            refusal = refusal or bytes(reply.err.payload).decode(errors="replace")
+    if refusal:
+        raise BridgeError(refusal)
     return None
 
 

@@ -26,6 +26,7 @@ from labhub.datablock.location import segment_directory
 from labhub.errors import BridgeError, ClosedError, InvalidArgument
 from labhub.hub import Hub, connect
 from labhub.names import check_name
+from labhub.tasks import Task, words
 
 DIAGNOSIS_INTERVAL = 1.0
 """How often endpoints that are not connected are tried, to find out why (in seconds)."""
@@ -79,7 +80,7 @@ class Bridge:
             )
             stack.callback(self._exports.close)
             self._stack = stack.pop_all()
-        self._doctor = threading.Thread(target=self._diagnose, name="bridge diagnosis", daemon=True)
+        self._doctor = Task(self._diagnose, "bridge diagnosis")
         self._doctor.start()
 
     def _diagnose(self) -> None:
@@ -87,8 +88,14 @@ class Bridge:
         while not self._closed.is_set():
             with contextlib.suppress(zenoh.ZError):
                 alone = not network.n_peers(self._session)
-                self._reasons = {e: network.diagnose(e, self._config) for e in self._called} if alone else {}
+                self._reasons = {e: self._reason(e) for e in self._called} if alone else {}
             self._closed.wait(DIAGNOSIS_INTERVAL)
+
+    def _reason(self, endpoint: str) -> str:
+        try:
+            return network.diagnose(endpoint, self._config)
+        except Exception as error:  # noqa: BLE001  # around one endpoint: what is wrong with it is the reason
+            return words(error)
 
     @property
     def status(self) -> BridgeStatus:
@@ -98,11 +105,13 @@ class Bridge:
         n_peers = network.n_peers(self._session)
         alone = "not connected" if self._called else "listening"
         problems = tuple(f"{e}: {r or 'not connected'}" for e, r in self._reasons.items()) if not n_peers else ()
+        if self._doctor.error is not None:
+            problems += (f"diagnosis: {words(self._doctor.error)}",)
         return BridgeStatus(
             self.site,
             "connected" if n_peers else alone,
             n_peers,
-            problems,
+            (*problems, *self._exports.problems),
             self._exports.status,
             self._imports.status,
         )
@@ -139,7 +148,7 @@ class Bridge:
         if not self._closed.is_set():
             self._closed.set()
             self._stack.close()
-            self._doctor.join(network.PROBE_TIMEOUT * 2)
+            self._doctor.wait(network.PROBE_TIMEOUT * 2)
 
     def __enter__(self) -> Self:
         return self

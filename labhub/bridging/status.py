@@ -50,7 +50,8 @@ class ImportStatus:
         Whose it is, and its name.
     state : str
         ``"receiving"``, ``"waiting"`` (for an answer of the other side), ``"cut"`` (the other side cannot be reached),
-        ``"ended"``, ``"loop"`` (it comes from here), ``"conflict"`` or ``"refused"``; `detail` says more.
+        ``"ended"``, ``"loop"`` (it comes from here), ``"conflict"``, ``"refused"`` (it is asked for again) or
+        ``"failed"`` (a thread of this import has ended); `detail` says more.
     detail : str
         More words, or none.
     received : int
@@ -85,7 +86,7 @@ class BridgeStatus:
     n_peers : int
         Machines that are connected.
     problems : tuple of str
-        Endpoints that cannot be reached, and why.
+        Endpoints that cannot be reached, and why; and what is wrong with the bridge itself.
     exports : tuple of ExportStatus
     imports : tuple of ImportStatus
     """

@@ -139,7 +139,7 @@ def decode_offer(data: bytes) -> Offer:
     """
     try:
         offer = msgspec.json.decode(data, type=Offer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"this offer of a channel cannot be read: {error}") from None
     if offer.version != VERSION:
         raise ProtocolError(

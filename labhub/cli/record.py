@@ -101,11 +101,16 @@ def _watch(recording: Recording, seconds: float | None, ending: Ending) -> None:
     """Show how it goes, until it ends, its time is over, or somebody has had enough; take typed lines as markers."""
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
-    console = Console(stderr=True)
+    console, told = Console(stderr=True), set[str]()
     ends = float("inf") if seconds is None else time.monotonic() + seconds
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while recording.running and not ending.asked and time.monotonic() < ends:
+            for channel, error in recording.errors.items():
+                if channel not in told:
+                    told.add(channel)
+                    console.print(Text(f"{channel} is not recorded: {error}", style="red"), soft_wrap=True)
             if console.is_terminal:
                 live.update(f"● {_words(recording.status)}", refresh=True)
             _mark_or_wait(recording, min(LOOK_INTERVAL, max(0.0, ends - time.monotonic())))

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from labhub import diagnose
-from labhub.errors import BrokerUnreachable, LabHubError
+from labhub.errors import ChannelNotFound
+from labhub.tasks import words
 
 if TYPE_CHECKING:
     from labhub.datablock.diagnostics import Diagnosis
     from labhub.hub import ChannelInfo
 
-Where = Literal["here", "remote", "gone"]
+Where = Literal["here", "remote", "gone", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class ChannelSample:
     Attributes
     ----------
     name : str
-    where : {"here", "remote", "gone"}
-        Whether its segment is on this machine, on another one, or not there (any more).
+    where : {"here", "remote", "gone", "unreadable"}
+        Whether its segment is on this machine, on another one, not there (any more), or here and cannot be examined.
     liveness : {"alive", "stalled", "dead", "unknown"}
         Of its producer; of a segment that is here its lock decides whether it is dead.
     pid, hostname : int, str
@@ -42,6 +43,8 @@ class ChannelSample:
         Of lossless readers, and of writes that waited for them in vain; since the counters were reset.
     readers : list of dict
         Each with pid, kind ("lossless" or "lossy"), alive, evicted, lag, received and lost.
+    error : str
+        Why its segment cannot be examined, if so.
     """
 
     name: str
@@ -58,6 +61,7 @@ class ChannelSample:
     evictions: int | None = None
     timeouts: int | None = None
     readers: list[dict[str, Any]] = field(default_factory=list)
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,8 @@ class Sampler:
         error = ""
         try:
             self._channels = self._listed()
-        except BrokerUnreachable as unreachable:
-            error = str(unreachable)
+        except Exception as failure:  # noqa: BLE001  # the screen says so, and it is tried again
+            error = words(failure)
         now = time.monotonic()
         interval = None if self._looked_at is None else now - self._looked_at
         self._looked_at = now
@@ -127,23 +131,32 @@ class Sampler:
         )
 
     def _sample(self, channel: ChannelInfo, before: tuple[float, Diagnosis] | None) -> ChannelSample:
-        found, where = self._diagnosis(channel)
-        now = time.monotonic()
         facts: dict[str, Any] = {
             "name": channel.name,
-            "where": where,
+            "where": "here",
             "liveness": channel.liveness,
             "pid": channel.producer_pid,
             "hostname": channel.producer_hostname,
         }
-        if found is None:
-            return ChannelSample(**facts)
-        self._before[channel.name] = now, found
+        if channel.directory is None:
+            return ChannelSample(**facts | {"where": "remote"})
+        try:
+            found = diagnose(channel.shm_name, channel.directory, slots=False)
+            return self._seen(channel.name, facts, before, (time.monotonic(), found))
+        except ChannelNotFound:  # closed a moment ago
+            return ChannelSample(**facts | {"where": "gone"})
+        except Exception as error:  # noqa: BLE001  # around one channel: its line says so, and the others have theirs
+            return ChannelSample(**facts | {"where": "unreadable", "error": words(error)})
+
+    def _seen(
+        self, name: str, facts: dict[str, Any], before: tuple[float, Diagnosis] | None, now: tuple[float, Diagnosis]
+    ) -> ChannelSample:
+        _, found = self._before[name] = now
         if not found.alive:
-            facts["liveness"] = "dead"
+            facts = facts | {"liveness": "dead"}
         lags = [reader.lag for reader in found.readers if reader.kind == "lossless" and not reader.evicted]
         return ChannelSample(
-            **facts | {"pid": found.pid} | _rates(before, (now, found)),
+            **facts | {"pid": found.pid} | _rates(before, now),
             head=found.head,
             capacity=found.capacity,
             age_s=max(0.0, time.time() - found.commit_ns / 1e9) if found.commit_ns else None,
@@ -155,14 +168,6 @@ class Sampler:
                 for r in found.readers
             ],
         )
-
-    def _diagnosis(self, channel: ChannelInfo) -> tuple[Diagnosis | None, Where]:
-        if channel.directory is None:
-            return None, "remote"
-        try:
-            return diagnose(channel.shm_name, channel.directory, slots=False), "here"
-        except LabHubError:  # closed a moment ago, or never within reach
-            return None, "gone"
 
 
 def _rates(before: tuple[float, Diagnosis] | None, after: tuple[float, Diagnosis]) -> dict[str, float]:

@@ -50,6 +50,9 @@ def _title(sample: Sample) -> Text:
     moment = datetime.fromtimestamp(sample.timestamp_ns / 1e9, UTC)
     over = "" if sample.interval_s is None else f", over {sample.interval_s:.2g} s"
     text = Text(f"broker {sample.broker}, {len(sample.channels)} channels, {moment:%H:%M:%S} UTC{over}")
+    for channel in sample.channels:
+        if channel.error:
+            text.append(f"\n{channel.name} cannot be examined: {channel.error}", style="yellow")
     if sample.broker_error:
         text.append(f"\nthe broker does not answer, these are its last channels: {sample.broker_error}", style="red")
     return text

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from labhub import __version__, liveness, runtime
-from labhub.doctor.finding import Finding, command, dead
+from labhub.doctor.finding import Finding, command, dead, examined
 from labhub.doctor.live import is_stopped
 from labhub.errors import AuthenticationError, InvalidSettings, LabHubError, SegmentAccessError
 from labhub.messenger import Messenger
@@ -48,14 +48,18 @@ class Brokers:
         names = [_name_of(path) for path in files]
         running = 0
         for path, name in zip(files, names, strict=True):
-            found = runtime.find_live(name)
-            if found is None:
-                yield _stale(path, name)
-                continue
-            running += 1
-            yield from self._running(found, path)
-        yield from _leftovers(names)
+            findings = list(examined(CHECK, path, self._file(path, name)))
+            running += not any(finding.check == "connection files" for finding in findings)
+            yield from findings
+        yield from examined(CHECK, runtime.runtime_path(), _leftovers(names))
         yield Finding(CHECK, "ok", "running", str(running))
+
+    def _file(self, path: Path, name: str) -> Iterator[Finding]:
+        found = runtime.find_live(name)
+        if found is None:
+            yield _stale(path, name)
+        else:
+            yield from self._running(found, path)
 
     def _running(self, broker: ConnectionFile, path: Path) -> Iterator[Finding]:
         status = path.lstat()

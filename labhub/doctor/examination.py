@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from labhub.doctor.brokers import Brokers
-from labhub.doctor.finding import Finding
+from labhub.doctor.finding import Finding, examined
 from labhub.doctor.keys import examine_keys
 from labhub.doctor.leftovers import examine_leftovers
-from labhub.doctor.places import examine_limits, examine_places, examine_space
+from labhub.doctor.places import examine_limits, examine_places, examine_space, segment_base
 from labhub.doctor.segments import examine_segments
+from labhub.runtime import runtime_path
+from labhub.tasks import words
+from labhub.transport.curve import data_directory
 
 
 def examine() -> list[Finding]:
@@ -24,12 +27,12 @@ def examine() -> list[Finding]:
     # In this order: whether a segment is known to a broker is known only after they were asked.
     return [
         *examine_places(),
-        *examine_space(),
-        *examine_limits(),
-        *examine_keys(),
-        *brokers.examine(),
-        *examine_segments(brokers.registered),
-        *examine_leftovers(),
+        *examined("shared memory", segment_base(), examine_space()),
+        *examined("limits", "open files", examine_limits()),
+        *examined("keys", data_directory(), examine_keys()),
+        *examined("brokers", runtime_path(), brokers.examine()),
+        *examined("segments", segment_base(), examine_segments(brokers.registered)),
+        *examined("leftovers", "removed segments in use, files of dead kernels", examine_leftovers()),
     ]
 
 
@@ -48,7 +51,13 @@ def repair(findings: list[Finding]) -> list[Finding]:
     list of Finding
         The same ones, with their `outcome`.
     """
-    return [
-        finding if finding.remedy is None else replace(finding, outcome="removed" if finding.remedy() else "kept")
-        for finding in findings
-    ]
+    return [_repaired(finding) for finding in findings]
+
+
+def _repaired(finding: Finding) -> Finding:
+    if finding.remedy is None:
+        return finding
+    try:
+        return replace(finding, outcome="removed" if finding.remedy() else "kept")
+    except Exception as error:  # noqa: BLE001  # around one removal: the others go on
+        return replace(finding, what=f"{finding.what}; it cannot be removed: {words(error)}", outcome="kept")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from labhub.tasks import words
 
 Severity = Literal["ok", "note", "problem"]
 
@@ -30,7 +32,8 @@ class Finding:
     fix : str
         What to do about it, as a command, where there is one.
     outcome : {"", "removed", "kept"}
-        What `repair` did: nothing, as there was nothing to do; removed it; or kept it, as it was in use again.
+        What `repair` did: nothing, as there was nothing to do; removed it; or kept it, as it was in use again, or could
+        not be removed.
     remedy : callable or None
         Removes it if it still is provably dead; whether it was removed.
     """
@@ -64,6 +67,14 @@ class Finding:
 def dead(check: str, subject: object, what: str, remedy: Callable[[], bool]) -> Finding:
     """Return the finding of something that is provably dead, so that it can be removed."""
     return Finding(check, "problem", str(subject), what, REPAIR, remedy=remedy)
+
+
+def examined(check: str, subject: object, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield findings; if one thing cannot be examined to its end, that is a finding, too, and the others go on."""
+    try:
+        yield from findings
+    except Exception as error:  # noqa: BLE001  # around one thing that is examined
+        yield Finding(check, "problem", str(subject), f"cannot be examined: {words(error)}")
 
 
 def command(*words: str | Path) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from labhub.doctor.finding import Finding, command, dead
+from labhub.doctor.finding import Finding, command, dead, examined
 from labhub.errors import AuthenticationError
 from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, data_directory, is_key, read_key
 from labhub.transport.enrolled import ENROLLED
@@ -21,21 +21,21 @@ CHECK = "keys"
 def examine_keys() -> Iterator[Finding]:
     """Look at the key files; no secret gets into a finding."""
     for name in (CLIENT_KEY, SERVER_KEY):
-        yield _key(name)
-    yield from _enrolled()
+        yield from examined(CHECK, data_directory() / name, _key(name))
+    yield from examined(CHECK, data_directory() / ENROLLED, _enrolled())
     for path in _temporaries():
         if _orphaned(path, unlink=False):
             yield dead("temporaries", path, "a key file whose maker died", partial(_orphaned, path, unlink=True))
 
 
-def _key(name: str) -> Finding:
+def _key(name: str) -> Iterator[Finding]:
     path = data_directory() / name
     try:
-        return Finding(CHECK, "ok", str(path), f"public key {read_key(name).public}")
+        yield Finding(CHECK, "ok", str(path), f"public key {read_key(name).public}")
     except FileNotFoundError:
-        return Finding(CHECK, "ok", str(path), "not made yet")
+        yield Finding(CHECK, "ok", str(path), "not made yet")
     except AuthenticationError as error:
-        return Finding(CHECK, "problem", str(path), str(error), _way_out(path))
+        yield Finding(CHECK, "problem", str(path), str(error), _way_out(path))
 
 
 def _way_out(path: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from labhub.datablock.location import SMALL_SHM, existing, segment_directory
-from labhub.doctor.finding import Finding, command
+from labhub.doctor.finding import Finding, command, examined
 from labhub.runtime import runtime_path
 from labhub.transport.curve import data_directory
 
@@ -41,7 +41,7 @@ def examine_places() -> Iterator[Finding]:
     places = {"segment directory": [segment_base(), *broker_directories()]}
     places |= {"runtime directory": [runtime_path()], "data directory": [data_directory()]}
     for check, paths in places.items():
-        found = [finding for path in paths for finding in _directory(check, path)]
+        found = [finding for path in paths for finding in examined(check, path, _directory(check, path))]
         yield from found or [Finding(check, "ok", str(paths[0]), "yours alone, or not made yet")]
     for path in _stray_files():
         yield Finding("segment directory", "note", str(path), "a foreign file; it is left alone")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from labhub import liveness
 from labhub.datablock.diagnostics import Diagnosis, diagnose
-from labhub.doctor.finding import Finding, command, dead
+from labhub.doctor.finding import Finding, command, dead, examined
 from labhub.doctor.live import examine_live
 from labhub.doctor.places import broker_directories
 from labhub.errors import ChannelNotFound, IncompatibleSegment, LabHubError, SegmentAccessError, VersionMismatch
@@ -27,7 +27,7 @@ def examine_segments(registered: Registered) -> Iterator[Finding]:
     live = 0
     for directory in broker_directories():
         for path in _files(directory):
-            findings = list(_file(path, registered))
+            findings = list(examined(CHECK, path, _file(path, registered)))
             live += all(finding.check == "channels" for finding in findings)
             yield from findings
     yield Finding(CHECK, "ok", "live segments", str(live))

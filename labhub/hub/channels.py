@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from labhub.datablock.location import segment_directory
 from labhub.datablock.sizing import history_of, rate_of
 from labhub.errors import InvalidArgument
 from labhub.schema import Schema
+from labhub.tasks import contained
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -147,10 +149,10 @@ def directory_of(metadata: dict[str, Any]) -> str | None:
 def schema_of(metadata: dict[str, Any]) -> Schema | None:
     """The schema in a channel's metadata; None if there is none, or none that can be understood."""
     text = metadata.get("schema")
-    try:
-        return Schema.from_json(text) if isinstance(text, str) else None
-    except InvalidArgument:
-        return None
+    schema: Schema | None = None
+    with contained("channels", str(metadata.get("instance_id", ""))), contextlib.suppress(InvalidArgument):
+        schema = Schema.from_json(text) if isinstance(text, str) else None
+    return schema
 
 
 def live(widget: str, *args: Any, **options: Any) -> Any:

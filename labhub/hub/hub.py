@@ -100,6 +100,7 @@ class Hub:
             connection.rejected,
             free_nbytes(segment_directory(self.name)),
             "" if self.given else settings_error(self.name),
+            connection.error,
         )
 
     def producer(

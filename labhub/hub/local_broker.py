@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from labhub.names import check_name
 from labhub.private import private_directory
 from labhub.runtime import ConnectionFile
 from labhub.settings import MetricsSettings, SettingsFile, read_settings, settings_path
+from labhub.tasks import Task
 from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, data_directory, load_key
 
 # How long a broker whose process runs may take to answer, before it is believed all the same; and how long it is asked
@@ -212,7 +212,7 @@ def start_broker(
         raise_if_exhausted(error, f"cannot start the broker {name!r}")
         raise
     # So that it does not stay behind as a zombie when it ends before this process does.
-    reaper = threading.Thread(target=process.wait, name="labhub-broker-reaper", daemon=True)
+    reaper = Task(process.wait, "labhub-broker-reaper")
     reaper.start()
     deadline = time.monotonic() + timeout
     while (running := runtime.find_live(name)) is None:
@@ -225,7 +225,7 @@ def start_broker(
     if running.pid != process.pid:
         # Another starter was faster. Ours must not come up later, after that one was stopped perhaps.
         process.terminate()
-        reaper.join(timeout)
+        reaper.wait(timeout)
     return running
 
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from labhub import __version__
 from labhub.broker import BrokerView
 from labhub.datablock.diagnostics import Diagnosis, diagnose
-from labhub.errors import BrokerUnreachable, LabHubError, MissingDependency
+from labhub.errors import BrokerUnreachable, ChannelNotFound, LabHubError, MissingDependency
 from labhub.hub.channels import directory_of
 from labhub.logs import event
 from labhub.protocol.messages import ErrorCode
+from labhub.tasks import report
 
 try:
     from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -65,6 +66,7 @@ BROKER = (
 
 ANSWERS = ("labhub_broker_answers", "Whether the broker answers.")
 LEFT_OUT = ("labhub_channels_left_out", "Channels too many to have series of their own.")
+UNREADABLE = ("labhub_channels_unreadable", "Channels whose segment is on this machine, and cannot be examined.")
 DEAD = ("labhub_channels_dead", "Channels whose producer is dead.")
 CONSUMERS = ("labhub_consumers", "Consumers that are registered.")
 REFUSED = ("labhub_requests_refused_total", "Requests answered with an error; label ``code``.")
@@ -163,26 +165,38 @@ class BrokerCollector(Collector):
         self._of_broker.append(InfoMetricFamily("labhub_build", "Which labhub this is.", {"version": __version__}))
         try:
             view = self._look()
-        except LabHubError:  # it does not serve yet, or no more
+        except Exception as error:  # noqa: BLE001  # it does not serve yet, or no more: the scrape says so
+            if not isinstance(error, LabHubError):
+                report("item_failed", error, thread="metrics", item="broker")
             self._of_broker.append(_gauge(*ANSWERS, 0))
             return
         self._of_broker.append(_gauge(*ANSWERS, 1))
+        unreadable = 0
         with_series = sorted(view.channels, key=lambda entry: entry.channel_name)[: self._max_channels]
         left_out = len(view.channels) - len(with_series)
         self._of_broker += [*_broker_families(view), _gauge(*LEFT_OUT, left_out)]
         for number, entry in enumerate(with_series):
             if number % AT_ONCE == 0:
                 time.sleep(PAUSE)
-            if (found := _diagnosed(entry)) is not None:
-                self._add(entry.channel_name, found)
+            try:
+                if (found := _diagnosed(entry)) is not None:
+                    self._add(entry.channel_name, found)
+            except Exception as error:  # noqa: BLE001  # around one channel: the others have their series
+                unreadable += 1
+                if not isinstance(error, LabHubError):
+                    report("item_failed", error, thread="metrics", item=entry.channel_name)
+        self._of_broker.append(_gauge(*UNREADABLE, unreadable))
 
     def _add(self, channel: str, found: Diagnosis) -> None:
-        self._of_channels.append(((channel,), tuple(float(value(found)) for _, _, value in CHANNEL)))
+        of_channel = (channel,), tuple(float(value(found)) for _, _, value in CHANNEL)
+        of_readers: Rows = []
         for kind in ("lossless", "lossy"):
             # One that was evicted reads nothing any more: its lag would only grow until it notices.
             if attached := [(r.lag, r.lost) for r in found.readers if r.kind == kind and r.alive and not r.evicted]:
                 values = tuple(float(amount(attached)) for _, _, amount in READERS)
-                self._of_readers.append(((channel, kind), values))
+                of_readers.append(((channel, kind), values))
+        self._of_channels.append(of_channel)
+        self._of_readers += of_readers
 
 
 @contextmanager
@@ -233,5 +247,5 @@ def _diagnosed(entry: Registration) -> Diagnosis | None:
         return None  # another machine's
     try:
         return diagnose(entry.shm_name, directory, slots=False)
-    except LabHubError:  # closed a moment ago, or never there
+    except ChannelNotFound:  # closed a moment ago, or never there
         return None

@@ -8,6 +8,7 @@ from typing import Literal
 
 from labhub.hub.channels import ChannelInfo
 from labhub.protocol.messages import HEARTBEAT_INTERVAL, ChannelEntry, Event, EventKind
+from labhub.tasks import contained
 
 RETURN_GRACE = 2.5 * HEARTBEAT_INTERVAL
 """How long after its restart a broker may not know a channel yet, because its producer has not told it again (in
@@ -87,8 +88,9 @@ class Roster:
             elif known.missing_until is None:
                 news += self._gone(name)
         for entry in there.values():
-            news += self._registered(entry)
-            news += self._judged(entry)
+            with contained("watch", entry.channel_name):
+                news += self._registered(entry)
+                news += self._judged(entry)
         return news
 
     def happened(self, event: Event) -> list[ChannelEvent]:

@@ -77,6 +77,8 @@ class ConsumerStatus:
         lost some only if it was evicted.
     producer_alive : bool
         Whether a living process holds the producer's lock.
+    trouble : str
+        Why the numbers cannot be read, if so; else empty.
     """
 
     channel: str
@@ -85,13 +87,16 @@ class ConsumerStatus:
     lost: int
     corrupt: int
     producer_alive: bool
+    trouble: str = ""
 
     @classmethod
     def of(cls, consumer: Consumer) -> Self:
         """Look at a consumer."""
-        return cls(
-            consumer.channel, consumer.mode, consumer.lag, consumer.lost, consumer.corrupt, consumer.producer_alive
-        )
+        try:
+            numbers = consumer.lag, consumer.lost, consumer.corrupt, consumer.producer_alive
+        except LabHubError as error:  # closed by another thread just now, say
+            return cls(consumer.channel, consumer.mode, 0, 0, 0, False, str(error))
+        return cls(consumer.channel, consumer.mode, *numbers)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,6 +125,8 @@ class HubStatus(str):
         Free space where segments go (in bytes).
     settings_error : str
         Why the settings file of a broker on this machine is not believed, so that older settings hold; else empty.
+    error : str
+        What has ended the hub's own thread, which speaks to the broker, or what failed in it last; else empty.
     """
 
     word: Status
@@ -131,6 +138,7 @@ class HubStatus(str):
     rejected: Mapping[str, str] = field(default_factory=dict)
     free_nbytes: int = 0
     settings_error: str = ""
+    error: str = ""
 
     def __new__(cls, word: Status, *_facts: object, **_more: object) -> Self:
         """Make the word; the facts are the dataclass's."""
@@ -164,6 +172,7 @@ class HubStatus(str):
             ("evictions", f"{self.evictions} readers"),
             ("free memory", size(self.free_nbytes)),
             *([("broker settings", self.settings_error)] if self.settings_error else []),
+            *([("trouble", self.error)] if self.error else []),
             *((f"rejected {channel}", reason) for channel, reason in self.rejected.items()),
         ]
 
@@ -181,7 +190,7 @@ class HubStatus(str):
 
     def _consumer_rows(self) -> Iterable[tuple[str, ...]]:
         for c in self.consumers:
-            state = c.mode if c.producer_alive else f"{c.mode}, no producer"
+            state = c.trouble or (c.mode if c.producer_alive else f"{c.mode}, no producer")
             yield c.channel, state, f"lag {c.lag}", f"lost {c.lost}", f"corrupt {c.corrupt}"
 
     def _repr_html_(self) -> str:

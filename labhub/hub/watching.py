@@ -18,6 +18,7 @@ from labhub.hub.roster import ChannelEvent, Roster
 from labhub.messenger import Messenger
 from labhub.protocol.client_state import Gap
 from labhub.protocol.messages import Event
+from labhub.tasks import contained
 
 MAX_UNREAD = 1000
 """So many events are kept for somebody who does not read them; then a list takes the place of all of them."""
@@ -187,7 +188,8 @@ class Watch(Iterator[ChannelEvent], AsyncIterator[ChannelEvent]):
             since = self._inbox.events_behind(item)
             self._news += self._roster.compare(entries, version, now, anew=item.anew, since=since)
         elif item is not None:
-            self._news += self._roster.happened(item)
+            with contained("watch", item.channel_name):  # else it would stay the first one for ever
+                self._news += self._roster.happened(item)
         self._news += self._roster.expire(now)
         if item is not None:
             self._inbox.done(item)

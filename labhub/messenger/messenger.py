@@ -14,7 +14,7 @@ from labhub.errors import InvalidArgument, LabHubError
 from labhub.lifecycle import LifecycleGuard, ModuleDef, make_mod_def_list
 from labhub.logs import event
 from labhub.messenger.info import ProducerInfo
-from labhub.messenger.questions import REPLY_TIMEOUT, Questions
+from labhub.messenger.questions import REPLY_TIMEOUT, Questions, settle
 from labhub.messenger.worker import Connection, Resolver, Status, Worker
 from labhub.names import check_name
 from labhub.protocol.messages import ConsumerDeregReq, ConsumerRegReq, DeregReq, Message, RegReq
@@ -148,9 +148,7 @@ class Messenger(Questions):
             if isinstance(outcome, LabHubError):
                 facts = event("registration_refused", channel=channel, reason=str(outcome))
                 logger.error("channel %s was not registered: %s", channel, outcome, extra=facts)
-                future.set_exception(outcome)
-            else:
-                future.set_result(None)
+            settle(future, outcome, None)
 
         self._connected().ask(request, REPLY_TIMEOUT, done)
         return future

@@ -7,9 +7,9 @@ import math
 import os
 import uuid
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from labhub.errors import BrokerUnreachable, ChannelNotFound, ForkedProcessError, InvalidArgument, LabHubError
 from labhub.messenger.info import ConsumerInfo, Metrics
@@ -35,6 +35,7 @@ from labhub.protocol.messages import (
 )
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 REPLY_TIMEOUT = 5.0
 """How long a request waits for its reply unless told otherwise (in seconds)."""
@@ -230,13 +231,7 @@ class Questions:
     def _tell(self, message: Message) -> Future[None]:
         future: Future[None] = Future()
 
-        def done(outcome: Message | LabHubError) -> None:
-            if isinstance(outcome, LabHubError):
-                future.set_exception(outcome)
-            else:
-                future.set_result(None)
-
-        self._connected().ask(message, REPLY_TIMEOUT, done)
+        self._connected().ask(message, REPLY_TIMEOUT, lambda outcome: settle(future, outcome, None))
         return future
 
     def _call(self, message: Message, reply: type[M], timeout: float) -> M:
@@ -292,12 +287,18 @@ def _settle(future: Future[M]) -> Done:
     """Return what hands a reply, or the error instead of it, to a future."""
 
     def done(outcome: Message | LabHubError) -> None:
+        settle(future, outcome, cast("M", outcome))  # requests and replies are paired
+
+    return done
+
+
+def settle(future: Future[T], outcome: Message | LabHubError, result: T) -> None:
+    """Give a future its result, or the error instead of it; none if whoever asked has cancelled it."""
+    with contextlib.suppress(InvalidStateError):
         if isinstance(outcome, LabHubError):
             future.set_exception(outcome)
         else:
-            future.set_result(outcome)  # type: ignore[arg-type]  # requests and replies are paired
-
-    return done
+            future.set_result(result)
 
 
 def _ignore(_outcome: Message | LabHubError) -> None:

@@ -15,8 +15,9 @@ from typing import Literal
 
 from labhub.errors import AuthenticationError, BrokerUnreachable, LabHubError
 from labhub.logs import event
-from labhub.protocol.client_state import ClientState, Done, Sink
-from labhub.protocol.messages import Message, WatchReq
+from labhub.protocol.client_state import ClientState, Done, Gap, Sink
+from labhub.protocol.messages import Event, Message, WatchReq
+from labhub.tasks import Task, contained, report, words
 from labhub.transport.curve import KeyPair
 from labhub.transport.dealer import Dealer
 from labhub.transport.room import wake_descriptor
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 Status = Literal["connected", "connecting", "disconnected", "unauthorized"]
 Resolver = Callable[[], tuple[str, str] | None]
 
+DISCONNECTED = "this Messenger was disconnected"
 LOST = {"connecting": "away", "disconnected": "away", "unauthorized": "refusing this client, or another one"}
 SLICE = 0.1
 """How often the worker looks at the clock (in seconds)."""
@@ -53,6 +55,9 @@ class Connection:
         Names of the channels that are kept registered.
     rejected : dict of str to str
         Why the broker refused channels, by their names.
+    error : str
+        What has ended the thread that speaks to the broker, or what failed in it last, until it works again; else
+        empty.
     """
 
     status: Status
@@ -61,6 +66,7 @@ class Connection:
     reconnects: int
     registered: tuple[str, ...]
     rejected: dict[str, str]
+    error: str = ""
 
 
 class Worker:
@@ -76,18 +82,21 @@ class Worker:
         self._unsent: deque[list[bytes]] = deque(maxlen=MAX_UNSENT)
         self._handshakes = dealer.handshakes
         self._down_since: float | None = None
+        self._trouble = ""
+        self._thread = Task(self._run, "labhub-messenger")
         self._seen: tuple[Status, float] = (self.status, time.monotonic())
         self._reached = 1 if self.status == "connected" else 0
         self._stopping = False
         self._wake = wake_descriptor()
         # So that nobody hands work to a worker that has ended; the garbage collector may do so in mid-hand-over.
         self._gate = threading.RLock()
-        self._thread = threading.Thread(target=self._run, name="labhub-messenger", daemon=True)
         self._thread.start()
 
     @property
     def status(self) -> Status:
         """Whether the broker can be reached now."""
+        if self._thread.error is not None:
+            return "disconnected"
         match self._dealer.link:
             case "unauthorized" | "wrong_server_key":
                 return "unauthorized"
@@ -105,6 +114,7 @@ class Worker:
             max(0, self._reached - 1),
             self._state.registered,
             self._state.rejected,
+            self._trouble if self._thread.error is None else words(self._thread.error),
         )
 
     def ask(self, message: Message, timeout: float, done: Done) -> None:
@@ -113,7 +123,12 @@ class Worker:
 
     def watch(self, request: WatchReq, sink: Sink, timeout: float, done: Done) -> None:
         """Begin a watch; `sink`, too, is called in the worker's thread."""
-        self._hand_over(lambda now: self._state.watch(request, sink, now, timeout, done), done)
+
+        def told(item: Event | Gap) -> None:
+            with contained("labhub-messenger", "watch"):  # the reply, and other watches, still get what is theirs
+                sink(item)
+
+        self._hand_over(lambda now: self._state.watch(request, told, now, timeout, done), done)
 
     def _hand_over(self, frames: Callable[[float], list[bytes]], done: Done) -> None:
         def work(now: float) -> None:
@@ -121,10 +136,14 @@ class Worker:
                 self._send(frames(now))
             except LabHubError as error:
                 done(error)
+            except Exception as error:
+                done(BrokerUnreachable(f"the request could not be sent: {words(error)}"))
+                raise
 
         with self._gate:
             if self._stopping:
-                raise BrokerUnreachable("this Messenger was disconnected")
+                why = self._thread.error
+                raise BrokerUnreachable(DISCONNECTED if why is None else f"{DISCONNECTED}: {words(why)}")
             self._work.put(work)
             os.eventfd_write(self._wake, 1)
 
@@ -134,21 +153,32 @@ class Worker:
             self._stopping = True
             if self._wake >= 0:
                 os.eventfd_write(self._wake, 1)
-        self._thread.join()
+        self._thread.wait()
 
     def _run(self) -> None:
         try:
             while not self._stopping:
                 self._dealer.poll(SLICE, self._wake)
-                self._step(time.monotonic())
+                try:
+                    self._step(time.monotonic())
+                    self._trouble = ""
+                except Exception as error:  # noqa: BLE001  # around one look: what it left undone is done at the next
+                    self._note(error)
+                    time.sleep(SLICE)  # not as fast as possible, should it fail each time
             self._do_work(time.monotonic())  # what was asked before the stop still leaves
         finally:
-            self._dealer.close()
-            self._state.fail_all(BrokerUnreachable("this Messenger was disconnected"))
+            with contained("labhub-messenger", "socket"):
+                self._dealer.close()
+            with contained("labhub-messenger", "pending requests"):
+                self._state.fail_all(BrokerUnreachable(DISCONNECTED))
             with self._gate:  # nobody wakes a thread that has ended
                 self._stopping = True
                 os.close(self._wake)
                 self._wake = -1
+
+    def _note(self, error: Exception) -> None:
+        self._trouble = words(error)
+        report("item_failed", error, thread="labhub-messenger", item=self._place[0])
 
     def _step(self, now: float) -> None:
         with contextlib.suppress(BlockingIOError):  # woken by a message, or by the clock
@@ -160,7 +190,8 @@ class Worker:
             self._send_all([*self._unsent, *self._state.reconnected(now)], clear=True)
         self._do_work(now)
         while (frames := self._dealer.receive()) is not None:
-            self._send_all(self._state.receive(frames, now))
+            with contained("labhub-messenger", "message"):
+                self._send_all(self._state.receive(frames, now))
         self._send_all(self._state.tick(now, connected=link == "connected"))
         if link == "connected":
             self._down_since = None
@@ -183,9 +214,11 @@ class Worker:
     def _do_work(self, now: float) -> None:
         while True:
             try:
-                self._work.get_nowait()(now)
+                work = self._work.get_nowait()
             except queue.Empty:
                 return
+            with contained("labhub-messenger", "request"):
+                work(now)
 
     def _send_all(self, messages: list[list[bytes]], *, clear: bool = False) -> None:
         if clear:

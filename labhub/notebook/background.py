@@ -27,7 +27,7 @@ from jupyter_core.utils import ensure_event_loop
 from labhub import runtime
 from labhub.errors import LabHubError, TimeoutExpired
 from labhub.names import check_name, did_you_mean
-from labhub.tasks import Task
+from labhub.tasks import Task, words
 
 State = Literal["starting", "running", "ended", "failed", "stopped"]
 
@@ -81,7 +81,7 @@ class BackgroundProducer:
         self._path = list(sys.path)
         self._stem = stem
         self.log_path.write_bytes(b"")
-        self._thread = Task(self._run, f"labhub-producer-{name}")
+        self._thread = Task(self._run, f"labhub-producer-{name}", failed=lambda error: self._fail(words(error)))
         self._thread.start()
 
     @property
@@ -139,7 +139,7 @@ class BackgroundProducer:
         try:
             with self.log_path.open("ab", buffering=0) as log, self._kernel(log) as (manager, client):
                 self._follow_cell(manager, client)
-        except Exception as error:  # noqa: BLE001  the thread's last word, which the handle shows
+        except Exception as error:  # noqa: BLE001  # the thread's last word, which the handle shows
             self._fail(f"{type(error).__name__}: {error}".splitlines()[0])
         finally:
             loop.close()
@@ -210,7 +210,8 @@ class BackgroundProducer:
             if not heard and not manager.is_alive():
                 self._fail("its process died")
                 return
-            self._trim_log()
+            with contextlib.suppress(OSError):  # somebody has removed it, or the disk is full: the cell goes on
+                self._trim_log()
 
     def _listen(self, client: BlockingKernelClient, timeout: float) -> bool:
         """Note one message of the kernel; whether there was one. What it prints is in the log already."""
@@ -233,7 +234,7 @@ class BackgroundProducer:
         self._end("ended")
 
     def _write(self, text: str) -> None:
-        with self.log_path.open("ab") as log:
+        with contextlib.suppress(OSError), self.log_path.open("ab") as log:  # as for `_trim_log`
             log.write(text.encode(errors="replace"))
 
     def _trim_log(self) -> None:
@@ -318,12 +319,14 @@ class BackgroundProducers:
 
     def close(self) -> None:
         """Stop all of them, and remove their logs."""
-        self.stop()
-        self._producers.clear()
-        for directory in (self._directory, self._sockets):
-            if directory is not None:
-                shutil.rmtree(directory, ignore_errors=True)
-        self._directory = self._sockets = None
+        try:
+            self.stop()
+        finally:
+            self._producers.clear()
+            for directory in (self._directory, self._sockets):
+                if directory is not None:
+                    shutil.rmtree(directory, ignore_errors=True)
+            self._directory = self._sockets = None
 
     def _prepare(self) -> Path:
         """Return the directory of this kernel's logs, connection files and sockets; it is made if needed."""

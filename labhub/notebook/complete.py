@@ -14,6 +14,7 @@ from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMa
 from labhub.errors import LabHubError
 from labhub.notebook.magics import broker, producers, recordings
 from labhub.runtime import find_live
+from labhub.tasks import contained
 
 if TYPE_CHECKING:
     from labhub.hub import ChannelInfo
@@ -122,6 +123,7 @@ class MagicCompleter:
             return []
         if self._asked is None or self._asked.done():
             self._asked = self._worker.submit(lambda: self._session.hub("default").channels())
-        with contextlib.suppress(LabHubError, FutureTimeout):  # a completion never says anything
+        # A completion never says anything.
+        with contained("labhub-completion", "channels"), contextlib.suppress(LabHubError, FutureTimeout):
             self._known = self._asked.result(PATIENCE)
         return self._known

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import weakref
+from functools import partial
 from typing import Any, ClassVar
 
 import anywidget
@@ -16,6 +17,7 @@ import traitlets
 from labhub.errors import ClosedError, LabHubError
 from labhub.hub import Hub
 from labhub.notebook.bundle import bundle
+from labhub.tasks import Task
 
 FRAME_RATE = 30.0
 """Most frames per second."""
@@ -73,9 +75,7 @@ class LiveWidget(anywidget.AnyWidget):
         self._looked_at = 0.0
         self._found_gone = ""
         self.on_msg(self._answer)
-        self._thread = threading.Thread(
-            target=contextvars.copy_context().run, args=(self._run,), name=f"labhub-{self.NAME}", daemon=True
-        )
+        self._thread = Task(partial(contextvars.copy_context().run, self._run), f"labhub-{self.NAME}")
 
     # ------------------------------------------------------------------------------------------- for the subclasses
 

@@ -7,8 +7,10 @@ import select
 import shutil
 import signal
 import sys
-import threading
 import time
+from functools import partial
+
+from labhub.tasks import Task
 
 GRACE = 0.6
 """How long the cell may take to leave its ``with`` blocks (in seconds); ipykernel's own poller ends it within 1 s."""
@@ -20,7 +22,8 @@ def follow_parent(parent: int, directory: str) -> None:
         descriptor = os.pidfd_open(parent)
     except OSError:
         return  # it is gone already, or this is not Linux: ipykernel's poller sees to it
-    threading.Thread(target=_wait_and_end, args=(descriptor, directory), name="labhub-parent", daemon=True).start()
+    # Also if the orderly end fails: nobody is left who could stop a producer whose notebook is gone.
+    Task(partial(_wait_and_end, descriptor, directory), "labhub-parent", failed=lambda _: os._exit(1)).start()
 
 
 def _wait_and_end(descriptor: int, directory: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from labhub.datablock.diagnostics import Diagnosis, diagnose
 from labhub.datablock.location import segment_directory
 from labhub.errors import LabHubError
+from labhub.tasks import report
 
 FRESH = 0.5
 """Two looks tell the rate of now if so much is between them (in seconds); else it is the mean since the start."""
@@ -59,7 +60,9 @@ class RateMeter:
         """Return the rate of a channel; None if its segment cannot be looked at."""
         try:
             found = diagnose(channel, self._directory)
-        except LabHubError:
+        except Exception as error:  # noqa: BLE001  # around one channel: the others have their rates
+            if not isinstance(error, LabHubError):
+                report("item_failed", error, thread="rates", item=channel)
             self._looks.pop(channel, None)
             return None
         now = _Look(found.instance_id, found.head, self._clock())

@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import TypeVar
 
+from labhub.tasks import Task
+
 T = TypeVar("T")
 
 
@@ -18,7 +20,7 @@ class Steps:
         self._gate = threading.Lock()
         self._closed = False
         self._wanted: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="labhub-steps", daemon=True)
+        self._thread = Task(self._run, "labhub-steps")
         self._thread.start()
 
     def __call__(self, step: Callable[[], T]) -> T:
@@ -38,7 +40,7 @@ class Steps:
         def run() -> None:
             try:
                 outcome.set_result(step())
-            except BaseException as error:  # noqa: BLE001  whoever waits is told, whatever it is
+            except BaseException as error:  # noqa: BLE001  # whoever waits is told, whatever it is
                 outcome.set_exception(error)
 
         with self._gate:

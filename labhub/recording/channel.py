@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from labhub.datablock.batch import Batch
-from labhub.errors import ChecksumError, ClosedError, Evicted, LabHubError, TimeoutExpired
+from labhub.errors import ChecksumError, ClosedError, ConcurrentUseError, Evicted, LabHubError, TimeoutExpired
 from labhub.hub.consumers import Consumer
+from labhub.recording.attaching import typed
 from labhub.recording.layout import Gap
+from labhub.tasks import Task
 
 POLL = 0.1
 """How long the reader lets slots collect in the ring, so that many are copied at once (in seconds)."""
@@ -53,15 +56,23 @@ class ChannelReader:
         Its reader; this object closes it.
     deliver : callable
         Takes each `Arrival`; may wait, while the ring holds what comes.
+    path : str
+        Of the recording, for errors.
+
+    Attributes
+    ----------
+    error : LabHubError or None
+        What ended it early.
     """
 
-    def __init__(self, consumer: Consumer, deliver: Callable[[Arrival], None]) -> None:
+    def __init__(self, consumer: Consumer, deliver: Callable[[Arrival], None], path: str) -> None:
         self.consumer = consumer
         self.channel = consumer.channel
         self.error: LabHubError | None = None
         self.n_slots = 0
         self.n_missing = 0
         self._deliver = deliver
+        self._path = path
         self._stop = threading.Event()
         self._gaps: list[Gap] = []
         self._evicted = 0
@@ -69,7 +80,7 @@ class ChannelReader:
         self._epoch = consumer.epoch
         self._ended = False
         self._last = 0
-        self._thread = threading.Thread(target=self._run, name=f"labhub-record-{self.channel}", daemon=True)
+        self._thread = Task(self._run, f"labhub-record-{self.channel}")
 
     def start(self) -> None:
         """Begin."""
@@ -78,24 +89,27 @@ class ChannelReader:
     def stop(self, *, drain: bool = True) -> None:
         """Ask it to end: after what is in the ring now has been read if `drain`, else at once. Twice is harmless."""
         if not self._stop.is_set():
-            self._last = self.consumer.head if drain else 0
+            self._last = 0
+            with contextlib.suppress(LabHubError):  # closed by an error of its own: then nothing is left to read
+                self._last = self.consumer.head if drain else 0
         self._stop.set()
         if not drain:
-            self.consumer.close()
+            self._last = 0
+            with contextlib.suppress(ConcurrentUseError):  # the thread ends with the call that it is in
+                self.consumer.close()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for its end; False if it did not come within `timeout` seconds."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return self._thread.wait(timeout)
 
     def _run(self) -> None:
         try:
             with self.consumer:
                 while not self._finished():
                     self._step()
-        except LabHubError as error:
+        except Exception as error:  # noqa: BLE001  # the top of the thread: the recording shows it
             if not (isinstance(error, ClosedError) and self._stop.is_set()):
-                self.error = error
+                self.error = typed(error, self.channel, self._path)
         finally:
             self._note_trailing_gap()
             why = "" if self.error is None else str(self.error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import platform
 import shutil
@@ -17,16 +16,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, SupportsFloat
 
 import labhub
-from labhub.errors import (
-    ChannelBusy,
-    ChannelNotFound,
-    ClosedError,
-    ForkedProcessError,
-    InvalidArgument,
-    LabHubError,
-    RecordingError,
-)
-from labhub.names import did_you_mean
+from labhub.errors import ClosedError, ForkedProcessError, InvalidArgument, LabHubError, RecordingError
+from labhub.recording.attaching import attach, words_of
 from labhub.recording.channel import ChannelReader
 from labhub.recording.layout import group_attrs
 from labhub.recording.store import RecordingStore
@@ -65,7 +56,7 @@ class RecordingStatus:
     free : int
         Bytes that are free where it is written.
     error : str
-        Why it failed, or why a channel is no longer recorded; empty if nothing is wrong.
+        Why it failed, or which channels are not recorded (any more), and why; empty if nothing is wrong.
     """
 
     state: Literal["recording", "stopped", "failed"]
@@ -88,7 +79,7 @@ class Recording:
     path : Path
         The first store.
     channels : tuple of str
-        What is recorded.
+        What is recorded; a channel that cannot be is in `errors` instead.
     """
 
     def __init__(
@@ -105,8 +96,6 @@ class Recording:
     ) -> None:
         _check_options(channels, split_nbytes, split_seconds, compression)
         self.path = Path(path)
-        found = _matching(hub, channels)
-        self.channels = tuple(info.name for info in found)
         self._compression = compression
         self._queue = Queue(memory)
         self._lock = threading.Lock()
@@ -115,19 +104,17 @@ class Recording:
         self._lost = 0
         self._closed = False
         self._began = self._ended = time.monotonic()
-        consumers: list[Consumer] = []
+        attached = attach(hub, channels, follow, str(self.path))
+        self._refused = attached.refused
+        self.channels = tuple(info.name for info, _ in attached.consumers)
         try:
-            for info in found:
-                consumers.append(_attach(hub, info, follow))
-            self._sources = {c.channel: _source(info, c) for info, c in zip(found, consumers, strict=True)}
-            self._provenance = _provenance(hub)
-            schemas = {c.channel: c.schema for c in consumers}
-            self._writer = Writer(self._open_store, schemas, split_nbytes, split_seconds)
+            self._provenance = _provenance(hub, self._refused)
+            written = {info.name: (consumer.schema, _source(info, consumer)) for info, consumer in attached.consumers}
+            self._writer = Writer(self._open_store, written, split_nbytes, split_seconds)
         except BaseException:
-            for consumer in consumers:
-                consumer.close()
+            attached.close()
             raise
-        self._readers = [ChannelReader(c, self._queue.put) for c in consumers]
+        self._readers = [ChannelReader(c, self._queue.put, str(self.path)) for _, c in attached.consumers]
         self._thread = Task(self._run, f"labhub-record-{self.path.name}")
         for reader in self._readers:
             reader.start()
@@ -157,8 +144,12 @@ class Recording:
 
     @property
     def errors(self) -> dict[str, LabHubError]:
-        """Why a channel is no longer recorded: by its name, what ended it. Another schema, for example."""
-        return {reader.channel: reader.error for reader in self._readers if reader.error is not None}
+        """Why a channel is not recorded, from the beginning or any longer: by its name, what is wrong with it.
+
+        A dtype that Zarr cannot store, for example, or another schema. The other channels go on.
+        """
+        read = {reader.channel: reader.error for reader in self._readers if reader.error is not None}
+        return self._refused | read | self._writer.errors
 
     @property
     def paths(self) -> list[Path]:
@@ -182,7 +173,7 @@ class Recording:
             rate=nbytes / seconds if seconds else 0.0,
             waiting=self._queue.nbytes,
             free=_free_nbytes(self.path.parent),
-            error=str(self._error or "") or self._words_of_channels(),
+            error="; ".join(filter(None, (str(self._error or ""), words_of(self.errors)))),
         )
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -207,7 +198,8 @@ class Recording:
         ------
         RecordingError
             It could not be written to the end; what was committed before is readable, and `lost` says how many slots
-            are missing. Or a channel ended early, see `errors`, and everything that came before is stored.
+            are missing. Or a channel was left out or ended early, see `errors`; what came before is stored, and all of
+            the other channels.
         ForkedProcessError
             In a forked child: the recording is its parent's.
         """
@@ -223,19 +215,15 @@ class Recording:
                 path=str(self.path),
                 lost=self._lost,
             ) from self._error
-        if self.errors:
-            message = (
-                f"not every channel was recorded to its end: {self._words_of_channels()}; what came before is stored"
-            )
-            raise RecordingError(message, path=str(self.path)) from next(iter(self.errors.values()))
+        if errors := self.errors:
+            kept = ", ".join(f"{n} slots of {channel}" for channel, n in self._writer.committed.items())
+            message = f"not every channel was recorded to its end: {words_of(errors)}. Stored: {kept}"
+            raise RecordingError(message, path=str(self.path)) from next(iter(errors.values()))
         return self.status
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
             raise ForkedProcessError(f"the recording {self.path} belongs to the process that this one was forked from")
-
-    def _words_of_channels(self) -> str:
-        return "; ".join(f"{channel}: {error}" for channel, error in self.errors.items())
 
     def _run(self) -> None:
         try:
@@ -255,6 +243,9 @@ class Recording:
                     if arrival.ended:
                         open_channels.discard(arrival.channel)
                 self._writer.tick()
+            for reader in self._readers:
+                if reader.channel in self._writer.errors:  # what it still reads can go nowhere
+                    reader.stop(drain=False)
         with self._lock:
             self._closed = True
             self._writer.close()
@@ -271,10 +262,7 @@ class Recording:
 
     def _open_store(self, number: int) -> RecordingStore:
         path = self.path if number == 0 else self.path.with_name(f"{self.path.stem}-{number + 1:04d}{self.path.suffix}")
-        store = RecordingStore(path, self._provenance | {"part": number + 1}, self._compression)
-        for channel, attrs in self._sources.items():
-            store.add_group(channel, attrs)
-        return store
+        return RecordingStore(path, self._provenance | {"part": number + 1}, self._compression)
 
     def __enter__(self) -> Self:
         return self
@@ -303,7 +291,8 @@ class Recording:
 
     def __repr__(self) -> str:
         state = "failed" if self._error else "recording" if self.running else "stopped"
-        return f"Recording({self.path.name!r}, {', '.join(self.channels)}: {state})"
+        bad = "".join(f"; {channel} is not recorded" for channel in self.errors)
+        return f"Recording({self.path.name!r}, {', '.join(self.channels)}: {state}{bad})"
 
 
 def _check_options(channels: Sequence[object], split_nbytes: Any, split_seconds: Any, compression: str) -> None:
@@ -325,31 +314,6 @@ def _free_nbytes(directory: Path) -> int:
         return 0
 
 
-def _matching(hub: Hub, wanted: Sequence[str]) -> list[ChannelInfo]:
-    """Return the channels that match the names or patterns, each once; every one of these must match something."""
-    there = hub.channels()
-    found: dict[str, ChannelInfo] = {}
-    for pattern in wanted:
-        mine = {i.name: i for i in there if i.name == pattern or fnmatch.fnmatchcase(i.name, pattern)}
-        if not mine:
-            hint = did_you_mean(pattern, (i.name for i in there)) or "there are no channels"
-            raise ChannelNotFound(f"no channel matches {pattern!r}; {hint}", channel=pattern)
-        found |= mine
-    if not found:
-        raise InvalidArgument("name at least one channel to record; '*' takes all that are there")
-    return list(found.values())
-
-
-def _attach(hub: Hub, info: ChannelInfo, follow: bool) -> Consumer:
-    """Attach a lossless reader, or a lossy one where the channel lets no further lossless reader in."""
-    if info.policy != "Latest_only":
-        try:
-            return hub.consumer(info.name, mode="lossless", follow=follow, schema=info.schema)
-        except ChannelBusy:
-            pass
-    return hub.consumer(info.name, follow=follow, schema=info.schema)
-
-
 def _source(info: ChannelInfo, consumer: Consumer) -> dict[str, Any]:
     """Where a channel came from, as attributes of its group."""
     own = {
@@ -362,7 +326,7 @@ def _source(info: ChannelInfo, consumer: Consumer) -> dict[str, Any]:
     return group_attrs(consumer.schema, own)
 
 
-def _provenance(hub: Hub) -> dict[str, Any]:
+def _provenance(hub: Hub, refused: dict[str, LabHubError]) -> dict[str, Any]:
     versions = {name: version(name) for name in ("numpy", "zarr")} | {"labhub": labhub.__version__}
     return {
         "begun": datetime.now(UTC).isoformat(),
@@ -372,4 +336,5 @@ def _provenance(hub: Hub) -> dict[str, Any]:
         "versions": versions,
         "broker": hub.name,
         "pid": os.getpid(),
+        **({"left_out": {channel: str(error) for channel, error in refused.items()}} if refused else {}),
     }

@@ -127,13 +127,21 @@ class RecordingStore:
     def add_group(self, channel: str, attrs: dict[str, Any]) -> None:
         """Make the group of a channel."""
         document = {"zarr_format": 3, "node_type": "group", "attributes": {"Conventions": CONVENTIONS, **attrs}}
-        self._groups[channel] = document
+        text = _json(document)
         (self.path / channel).mkdir()
-        _write(self.path / channel / ROOT, _json(document))
+        _write(self.path / channel / ROOT, text)
+        self._groups[channel] = document
 
     def describe(self, channel: str, **attrs: Any) -> None:
         """Add attributes to the group of a channel; they count with the next `commit`."""
         self._groups[channel]["attributes"] |= attrs
+
+    def give_up(self, channel: str, error: str) -> None:
+        """Write no more of a channel, and say why in its group. Arrays that hold nothing yet are forgotten."""
+        for path in [p for p, column in self._columns.items() if p.rpartition("/")[0] == channel and not column.rows]:
+            del self._columns[path]
+        if channel in self._groups:
+            self.describe(channel, recording_error=error)
 
     def append(self, channel: str, schema: Schema, rows: Iterable[Rows]) -> None:
         """Write new rows; they count with the next `commit`."""

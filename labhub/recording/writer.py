@@ -7,14 +7,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from labhub.datablock.batch import Batch
+from labhub.errors import LabHubError
+from labhub.recording.attaching import is_of_disk, typed
 from labhub.recording.channel import Arrival
 from labhub.recording.layout import Gap, gap_rows, rows_of, slots_per_chunk
 from labhub.recording.store import RecordingStore
 from labhub.schema import Schema
+from labhub.tasks import report
 
 COMMIT_INTERVAL = 1.0
 """How much of a recording a kill may cost at most (in seconds)."""
@@ -117,43 +122,58 @@ def _joined(batches: list[Batch]) -> Batch:
 class Writer:
     """Writes the channels of a recording into one store after the other.
 
+    An error of the disk's is raised; any other one ends only the channel that was being written.
+
     Parameters
     ----------
     open_store : callable
-        Makes the next store, with the groups of all channels.
-    schemas : dict of str to Schema
-        The channels.
+        Makes the next store.
+    channels : dict of str to (Schema, dict)
+        The channels, with the attributes of their groups.
     split_nbytes, split_seconds : int or float or None
         When the next store begins.
+
+    Attributes
+    ----------
+    errors : dict of str to LabHubError
+        What ended a channel here.
     """
 
     def __init__(
         self,
         open_store: Callable[[int], RecordingStore],
-        schemas: dict[str, Schema],
+        channels: dict[str, tuple[Schema, dict[str, Any]]],
         split_nbytes: int | None,
         split_seconds: float | None,
     ) -> None:
         self._open_store = open_store
-        self._schemas = schemas
+        self._channels = channels
         self._split_nbytes = split_nbytes
         self._split_seconds = split_seconds
         self._numbers = 0
         self.paths: list[str] = []
-        self.committed = dict.fromkeys(schemas, 0)
+        self.errors: dict[str, LabHubError] = {}
+        self.committed = dict.fromkeys(channels, 0)
         self._begin()
 
     def _begin(self) -> None:
         self.store = self._open_store(self._numbers)
         self._numbers += 1
         self.paths.append(str(self.store.path))
-        self._pending = {name: Pending(schema) for name, schema in self._schemas.items()}
+        self._pending = {name: Pending(schema) for name, (schema, _) in self._channels.items()}
+        for channel, (_, attrs) in self._channels.items():
+            if channel not in self.errors:
+                self._try(channel, partial(self.store.add_group, channel, attrs))
         self._began = self._committed_at = time.monotonic()
         self._uncommitted = False
         self.store.commit()
 
     def accept(self, arrival: Arrival) -> None:
         """Take one arrival; write its channel if that is worth it."""
+        if arrival.channel not in self.errors:
+            self._try(arrival.channel, partial(self._take_in, arrival))
+
+    def _take_in(self, arrival: Arrival) -> None:
         pending = self._pending[arrival.channel]
         pending.add(arrival)
         if arrival.error:
@@ -161,6 +181,24 @@ class Writer:
             self._uncommitted = True
         if pending.nbytes >= FLUSH_NBYTES:
             self._flush(arrival.channel, whole_chunks=True)
+
+    def _try(self, channel: str, step: Callable[[], None]) -> None:
+        """Do something for one channel; if it fails, and the disk is not the reason, that channel ends here."""
+        try:
+            step()
+        except Exception as error:  # around one channel: the others go on
+            if is_of_disk(error):
+                raise
+            self.errors[channel] = typed(error, channel, str(self.store.path))
+            pending = self._pending[channel]
+            pending.batches, pending.gaps, pending.n_slots, pending.nbytes = [], [], 0, 0
+            self.store.give_up(channel, str(self.errors[channel]))
+            self._uncommitted = True
+
+    def _flush_all(self) -> None:
+        for channel in self._pending:
+            if channel not in self.errors:
+                self._try(channel, partial(self._flush, channel, whole_chunks=False))
 
     def tick(self) -> None:
         """Commit, and split, if it is time."""
@@ -179,14 +217,12 @@ class Writer:
 
     def commit(self) -> None:
         """Write what has waited for a whole interval, and make everything count that is written."""
-        for channel in self._pending:
-            self._flush(channel, whole_chunks=False)
+        self._flush_all()
         self._commit()
 
     def close(self) -> None:
         """Write everything and close the store as complete."""
-        for channel in self._pending:
-            self._flush(channel, whole_chunks=False)
+        self._flush_all()
         self.store.close()
         self._count()
 
@@ -197,6 +233,8 @@ class Writer:
             self._commit()
         except OSError:
             pass
+        except Exception as error:  # noqa: BLE001  # what ended the recording is told; the last commit stays
+            report("item_failed", error, thread="recording", item="last commit")
         finally:
             if not self.store.in_place:
                 self._uncount()

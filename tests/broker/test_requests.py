@@ -172,3 +172,68 @@ def test_disconnecting_in_mid_request_ends_it(messenger: Messenger) -> None:
     messenger.unwatch("anything")
     with pytest.raises(BrokerUnreachable):
         messenger.query_metrics()
+
+
+def test_whoever_cancels_a_request_does_not_end_the_messenger(messenger: Messenger) -> None:
+    for _ in range(3):
+        messenger.register_producer("c", info()).cancel()
+        messenger.report_checksum_error("c", 1).cancel()
+    assert [entry.channel_name for entry in messenger.list_channels()] == ["c"]
+    assert messenger.connection is not None
+    assert messenger.connection.error == ""
+
+
+def test_a_watcher_that_raises_ends_neither_the_messenger_nor_other_watches(
+    messenger: Messenger, wait_until: Callable[..., None], failures: list[str]
+) -> None:
+    def raises(item: Event | Gap) -> None:
+        raise KeyError("odd")
+
+    heard: list[Event | Gap] = []
+    messenger.watch("*", raises)
+    messenger.watch("*", heard.append)
+    messenger.register_producer("c", info()).result(5)
+    wait_until(lambda: any(isinstance(item, Event) for item in heard))
+    assert messenger.list_channels()
+    assert failures
+    assert all("KeyError: 'odd'" in failure for failure in failures)
+
+
+def test_what_fails_in_the_thread_is_shown_until_it_works_again(
+    messenger: Messenger, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None], failures: list[str]
+) -> None:
+    state = messenger._worker._state  # type: ignore[union-attr]
+    tick = state.tick
+
+    def fails(now: float, *, connected: bool = True) -> list[list[bytes]]:
+        raise ZeroDivisionError("odd")
+
+    def error() -> str:
+        assert messenger.connection is not None
+        return messenger.connection.error
+
+    monkeypatch.setattr(state, "tick", fails)
+    wait_until(lambda: error() == "ZeroDivisionError: odd")
+    monkeypatch.setattr(state, "tick", tick)
+    wait_until(lambda: error() == "")
+    assert messenger.list_channels() == []
+    assert failures
+
+
+def test_a_messenger_whose_thread_has_ended_says_why(
+    messenger: Messenger, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None], failures: list[str]
+) -> None:
+    worker = messenger._worker
+    assert worker is not None
+
+    def ends(*_: object) -> None:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(worker._dealer, "poll", ends)
+    wait_until(lambda: not worker._thread.is_alive())
+    assert messenger.status == "disconnected"
+    assert messenger.connection is not None
+    assert messenger.connection.error == "SystemExit: 3"
+    with pytest.raises(BrokerUnreachable, match="SystemExit: 3"):
+        messenger.list_channels()
+    assert failures == ["thread_failed: labhub-messenger: SystemExit: 3"]

@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
-from labhub import BrokerConfig, BrokerService, Messenger, ProducerInfo
+from labhub import BrokerConfig, BrokerService, Messenger, ProducerInfo, liveness
 from labhub.errors import (
     BrokerUnreachable,
     ChannelBusy,
+    ClosedError,
     InvalidArgument,
     InvalidName,
     LabHubError,
@@ -148,3 +149,37 @@ def test_a_resolver_that_fails_is_asked_again(
         with BrokerService(BrokerConfig(endpoint=ANY_PORT)) as second:
             places.append((second.endpoint, second.public_key))
             wait_until(lambda: messenger.status == "connected", 30)
+
+
+def test_one_channel_that_cannot_be_judged_ends_neither_the_broker_nor_the_judging_of_others(
+    monkeypatch, wait_until, failures
+) -> None:
+    """Nothing that can be registered is known to do this."""
+    judge = liveness.judge
+
+    def odd(shm_name, metadata):
+        if shm_name == "bad":
+            raise RecursionError("odd")
+        return judge(shm_name, metadata)
+
+    monkeypatch.setattr(liveness, "judge", odd)
+    with BrokerService(BrokerConfig(endpoint="tcp://127.0.0.1:0")) as broker, Messenger() as messenger:
+        assert messenger.connect(broker.endpoint, broker.public_key)
+        for name in "bad", "good":
+            messenger.register_producer(name, ProducerInfo(name, os.getpid(), bytes(32), 1)).result(5)
+        wait_until(lambda: len(failures) > 2)
+        assert [entry.channel_name for entry in messenger.list_channels()] == ["bad", "good"]
+        assert broker.error is None
+        assert broker.look().numbers["channels"] == 2
+    assert all(failure.startswith("item_failed: labhub-broker, bad: RecursionError") for failure in failures)
+
+
+def test_a_broker_whose_thread_has_ended_says_why(monkeypatch, wait_until, failures) -> None:
+    broker = BrokerService(BrokerConfig(endpoint="tcp://127.0.0.1:0")).start()
+    monkeypatch.setattr(broker._router, "poll", lambda *_: 1 / 0)
+    wait_until(lambda: broker.error)
+    assert "failed: ZeroDivisionError" in repr(broker)
+    with pytest.raises(ClosedError, match="ZeroDivisionError"):
+        broker.look()
+    broker.stop()
+    assert failures == ["thread_failed: labhub-broker: ZeroDivisionError: division by zero"]

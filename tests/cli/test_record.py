@@ -64,7 +64,7 @@ def test_a_line_that_is_typed_becomes_a_marker(producer, store, wait_until):
     process = start("pump", "-o", store, stdin=there)
     wait_until(lambda: producer.stats()["consumers"] == 1, 30)
     os.write(here, b"valve open\n")
-    wait_until(lambda: store.exists() and xr.open_zarr(store, chunks=None).attrs["markers"], 30)
+    wait_until(lambda: (store / "zarr.json").exists() and xr.open_zarr(store, chunks=None).attrs["markers"], 30)
     code, out, _ = recorded_by(process, producer, wait_until)
     os.close(here)
     os.close(there)
@@ -105,3 +105,16 @@ def test_what_is_there_is_not_overwritten_and_what_is_not_ours_is_not_proven(pro
     store.mkdir()
     assert "choose another name" in labhub("record", "pump", "-o", str(store)).stderr
     assert "is no recording" in labhub("verify", str(store)).stderr
+
+
+def test_a_channel_that_cannot_be_recorded_is_named_at_once_and_at_the_end(producer, store, wait_until):
+    with connect() as hub, hub.producer("bad", dtype=[("[/x]" + "y" * 300, "f8")]):
+        process = start("pump", "bad", "-o", store)
+        first = process.stderr.readline().decode()
+        assert first.startswith("bad is not recorded: ")
+        assert "[/x]" in first
+        code, out, err = recorded_by(process, producer, wait_until)
+    assert (code, out) == (1, "")
+    assert err.startswith("labhub: not every channel was recorded to its end: bad: ")
+    assert err.endswith("Stored: 100 slots of pump\n")
+    assert xr.open_zarr(store, group="pump", chunks=None).sizes["time"] == 100

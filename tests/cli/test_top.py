@@ -18,6 +18,7 @@ from labhub.cli.table import fitted, table
 from labhub.cli.units import age, short
 from labhub.errors import BrokerUnreachable
 from labhub.hub import connect, start_broker, stop_broker
+from tests.bad_channels import junk_segment, odd_registration
 
 ENTERS, LEAVES = b"\x1b[?1049h", b"\x1b[?1049l"
 
@@ -174,3 +175,43 @@ def test_numbers_in_short(number, text):
 
 def test_ages_in_words():
     assert [age(s) for s in (-1, 0.04, 11, 130, 8000, 200_000)] == ["0.0 s", "0.0 s", "11 s", "2 min", "2 h", "2 d"]
+
+
+def test_one_broken_segment_and_one_odd_registration_leave_the_others_their_lines(hub):
+    with hub.producer("a", dtype="f8"), hub.producer("bad", dtype="f8"), hub.producer("z", dtype="f8") as good:
+        with junk_segment(hub, "bad"), odd_registration("odd"):
+            sampler = Sampler("default", hub.channels)
+            sampler.look()
+            good.write_many([1.0, 2.0])
+            sample = sampler.look()
+            found = {channel.name: channel for channel in sample.channels}
+            assert list(found) == ["a", "bad", "odd", "z"]
+            assert (found["z"].where, found["z"].head) == ("here", 2)
+            assert found["z"].slots_per_s > 0
+            assert (found["bad"].where, found["bad"].head) == ("unreadable", None)
+            assert "too short" in found["bad"].error
+            assert found["a"].error == ""
+            console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+            console.print(table(sample))
+            console.file.close()
+            shown = console.export_text()
+            assert "unreadable" in shown
+            assert "bad cannot be examined: " in shown
+        (bad,) = (channel for channel in sampler.look().channels if channel.name == "bad")
+        assert bad.where == "here"
+
+
+def test_whatever_the_broker_answers_the_last_channels_stay_on_the_screen(hub):
+    def listed():
+        if failing:
+            raise failing[0]
+        return hub.channels()
+
+    failing = []
+    with hub.producer("a", dtype="f8"):
+        sampler = Sampler("default", listed)
+        assert [c.name for c in sampler.look().channels] == ["a"]
+        failing.append(KeyError("odd"))
+        sample = sampler.look()
+        assert [c.name for c in sample.channels] == ["a"]
+        assert sample.broker_error == "KeyError: 'odd'"

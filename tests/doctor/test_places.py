@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,38 @@ def test_half_a_key_file_whose_maker_was_killed():
     assert repair([found])[0].outcome == "removed"
     assert list(data_directory().iterdir()) == [living.path]
     living.discard()
+
+
+def test_a_directory_in_the_place_of_a_key_does_not_end_the_examination():
+    (data_directory() / CLIENT_KEY).mkdir()
+    found = trouble()
+    assert (found.check, found.severity, found.subject) == ("keys", "problem", str(data_directory() / CLIENT_KEY))
+    assert found.what.startswith("cannot be examined: Is a directory")
+    assert {"keys", "brokers", "segments", "leftovers"} <= {finding.check for finding in examine()}
+
+
+def test_a_file_in_the_place_of_the_data_directory_does_not_end_the_examination(private_dirs):
+    (private_dirs / "data").rmdir()
+    (private_dirs / "data").write_text("not a directory")
+    found = troubles()
+    assert {finding.check for finding in found} == {"data directory", "keys"}
+    assert {"brokers", "segments", "leftovers"} <= {finding.check for finding in examine()}
+
+
+def test_a_pipe_in_the_place_of_a_connection_file_is_not_waited_for(private_dirs):
+    os.mkfifo(private_dirs / "run" / "broker-x.json", 0o600)
+    assert trouble().what == "not a file of yours"
+    (private_dirs / "run" / "broker-x.json").unlink()
+
+
+def test_what_cannot_be_removed_does_not_end_the_repair(private_dirs):
+    path = private_dirs / "run" / "broker-x.json"
+    path.write_text("no connection file")
+    (stale,) = troubles()
+
+    def fails() -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    first, second = repair([replace(stale, remedy=fails), stale])
+    assert (first.outcome, second.outcome) == ("kept", "removed")
+    assert first.what.endswith(f"it cannot be removed: Permission denied: {path}")

@@ -24,6 +24,7 @@ from labhub.hub.roster import RETURN_GRACE
 from labhub.hub.watching import MAX_UNREAD, Inbox
 from labhub.protocol.client_state import Gap
 from labhub.protocol.messages import Event, EventKind
+from tests.bad_channels import odd_registration
 from tests.hub.test_trouble import ANY_PORT
 
 
@@ -243,3 +244,15 @@ def test_too_many_watches(hub):
     hub.watch().close()
     for watch in watches:
         watch.close()
+
+
+def test_a_registration_that_makes_no_sense_does_not_end_a_watch(hub):
+    with hub.watch(timeout=5) as watch:
+        with odd_registration("odd", origin=[1], ring_buffer_capacity="many", instance_id=7):
+            with hub.producer("pump", dtype="f8"):
+                assert told(watch, 2) == ["appeared odd", "appeared pump"]
+                found = {info.name: info for info in hub.channels()}
+                assert (found["odd"].schema, found["odd"].capacity, found["odd"].origin) == (None, None, None)
+                assert found["pump"].schema is not None
+            assert told(watch, 1) == ["gone pump"]
+        assert told(watch, 1) == ["gone odd"]

@@ -244,3 +244,20 @@ def test_an_interrupted_stop_can_be_repeated(producers: BackgroundProducers, wai
     handle.stop()
     assert not psutil.pid_exists(handle.pid)
     assert handle.state == "stopped"
+
+
+@pytest.mark.usefixtures("broker")
+def test_a_log_that_somebody_removes_does_not_end_the_producer(
+    producers: BackgroundProducers, wait_until: Wait
+) -> None:
+    handle = producers.start("pump", PUMP.partition("\n")[2].format(channel="pump.p"))
+    with labhub.connect() as hub:
+        hub.wait_for("pump.p", 20)
+        handle.log_path.unlink()
+        with hub.consumer("pump.p") as consumer:
+            assert next(consumer.batches(min_slots=50, timeout=5)).data[0] == 2.5
+        wait_until(lambda: handle.state == "running")
+        assert handle.error == ""
+        assert handle.log() == ""
+        handle.stop()
+        assert handle.state == "stopped"

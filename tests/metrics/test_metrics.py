@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from labhub.hub import Hub, connect, named_broker
 from labhub.hub import metrics as room
 from labhub.transport.curve import KeyPair
 from labhub.transport.keys import enroll
+from tests.bad_channels import junk_segment, odd_registration
 from tests.metrics.conftest import ANY_PORT, ROOT, text
 
 Labels = tuple[tuple[str, str], ...]
@@ -297,3 +299,37 @@ def test_a_broker_tells_its_manager_that_it_is_ready_and_that_it_stops(tmp_path:
                 assert manager.recv(100) == b"STOPPING=1"
                 process.communicate(timeout=60)
             assert process.returncode == 0
+
+
+def test_a_segment_that_cannot_be_examined_does_not_empty_the_scrape(hub: Hub, port: int) -> None:
+    with hub.producer("a", like=1.0) as good, hub.producer("bad", like=1.0), hub.producer("z", like=1.0):
+        good.write(1.0)
+        with junk_segment(hub, "bad"), odd_registration("odd"):
+            found = scrape(port)
+            assert of(found, "labhub_channels") == 4
+            assert of(found, "labhub_channels_unreadable") == 1
+            assert of(found, "labhub_slots_committed_total", channel="a") == 1
+            assert of(found, "labhub_slots_committed_total", channel="z") == 0
+            assert of(found, "labhub_slots_committed_total", channel="bad") is None
+        assert of(scrape(port), "labhub_channels_unreadable") == 0
+        assert of(scrape(port), "labhub_slots_committed_total", channel="bad") == 0
+
+
+def test_a_number_that_prometheus_refuses_costs_its_own_channel_only(
+    hub: Hub, port: int, monkeypatch: pytest.MonkeyPatch, failures: list[str]
+) -> None:
+    """Nothing real is known to do this."""
+
+    def odd(entry: Any) -> Any:
+        found = diagnosed(entry)
+        return replace(found, commit_ns="soon") if entry.channel_name == "bad" else found  # type: ignore[arg-type]
+
+    diagnosed = room._diagnosed
+    monkeypatch.setattr(room, "_diagnosed", odd)
+    with hub.producer("a", like=1.0), hub.producer("bad", like=1.0), hub.producer("z", like=1.0):
+        found = scrape(port)
+    assert of(found, "labhub_capacity_slots", channel="a") == of(found, "labhub_capacity_slots", channel="z")
+    assert of(found, "labhub_capacity_slots", channel="bad") is None
+    assert of(found, "labhub_channels_unreadable") == 1
+    assert len(failures) == 1
+    assert failures[0].startswith("item_failed: metrics, bad: TypeError")

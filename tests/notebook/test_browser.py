@@ -6,6 +6,8 @@ import pytest
 
 import labhub
 from labhub.errors import InvalidArgument
+from labhub.notebook.rates import RateMeter
+from tests.bad_channels import junk_segment, odd_registration
 
 
 def test_rows_of_channels_and_their_rates(hub, frames, wait_until):
@@ -39,3 +41,26 @@ def test_a_pattern_and_a_hub_that_is_closed(hub, frames, wait_until):
     wait_until(lambda: not widget.running)
     assert frames[-1][0]["state"] == "closed"
     widget.close()
+
+
+def test_one_broken_segment_and_one_odd_registration_leave_the_others_their_rows(hub, frames, wait_until):
+    with hub.producer("a", dtype="f8"), hub.producer("bad", dtype="f8"), hub.producer("z", dtype="f8"):
+        with junk_segment(hub, "bad"), odd_registration("odd"):
+            widget = labhub.HubBrowser(hub)
+            wait_until(lambda: frames and len(frames[-1][0].get("rows", [])) == 4)
+            rows = {row["name"]: row for row in frames[-1][0]["rows"]}
+            assert rows["a"]["liveness"] == rows["z"]["liveness"] == "alive"
+            assert rows["bad"]["liveness"].startswith("unreadable: ")
+            assert rows["bad"]["rate"] is None
+            assert rows["odd"]["slot"] == "undeclared"
+            assert widget.running
+        widget.close()
+
+
+def test_the_rates_of_the_others_are_there_beside_a_broken_segment(hub):
+    meter = RateMeter(hub.name)
+    with hub.producer("a", dtype="f8") as good, hub.producer("bad", dtype="f8"):
+        good.write(1.0)
+        with junk_segment(hub, "bad"):
+            assert meter.measure("bad") is None
+            assert meter.measure("a").per_second > 0

@@ -91,6 +91,9 @@ def test_differences_are_told_field_by_field(other: Schema, lines: tuple[str, ..
         ({"dtype": "f4", "sample_rate": 100.0}, "'time' axis"),
         ({"dtype": "f4", "shape": (8,), "dims": "time"}, "needs a sample_rate"),
         ({"dtype": "f4", "shape": (8,), "dims": "time", "sample_rate": -1}, "positive"),
+        ({"dtype": "f4", "shape": (8,), "dims": "time", "sample_rate": 1e-310}, "292 years"),
+        ({"dtype": "f4", "shape": (8,), "dims": "time", "sample_rate": 1e-10}, "292 years"),
+        ({"dtype": "f4", "shape": (8,), "dims": "time", "sample_rate": 10**400}, "positive"),
         ({"dtype": "f4", "attrs": {"a": object()}}, "plain JSON"),
         ({"dtype": "f4", "attrs": {"a": float("nan")}}, "plain JSON"),
     ],
@@ -101,7 +104,12 @@ def test_bad_input_is_named(options: dict, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[]", '{"dtype":"O","shape":[]}', '{"dtype":"f4"}', '{"dtype":{},"shape":[]}']
+    "text",
+    [
+        *("", "{}", "[]", "null", '{"dtype":"O","shape":[]}', '{"dtype":"f4"}', '{"dtype":{},"shape":[]}'),
+        *('{"dtype":"f8,(","shape":[]}', '{"dtype":"(2,","shape":[]}', '{"dtype":"f4","shape":[1e400]}'),
+        '{"dtype":"f4","shape":[8],"dims":["time"],"sample_rate":1e-310}',
+    ],
 )
 def test_what_is_no_schema_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgument):

@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from labhub.tasks import Task
+
 GO = b"go\n"
 STOP = b"stop\n"
 
@@ -67,7 +69,7 @@ class Control:
         self.stop = threading.Event()
         self._commands_fd = commands_fd
         self._reports_fd = reports_fd
-        threading.Thread(target=self._listen, name="labhub-demo-control", daemon=True).start()
+        Task(self._listen, "labhub-demo-control", failed=self._end).start()
 
     def send(self, report: Report) -> None:
         """Send a report; without a director there is nobody to tell, and the report is dropped."""
@@ -86,5 +88,8 @@ class Control:
                 self.go.set()
             if STOP in words:
                 break
+        self._end()
+
+    def _end(self, _: object = None) -> None:
         self.stop.set()
         self.go.set()

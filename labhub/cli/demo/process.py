@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from labhub.cli.demo.messages import Report
+from labhub.tasks import Task, words
 
 
 class Worker:
@@ -49,7 +50,7 @@ class Worker:
                 env=dict(environment),
                 start_new_session=True,
             )
-        self._thread = threading.Thread(target=self._collect, name=f"labhub-demo-{name}", daemon=True)
+        self._thread = Task(self._collect, f"labhub-demo-{name}")
         self._thread.start()
 
     @property
@@ -68,6 +69,8 @@ class Worker:
         """Why it failed, in one line."""
         if self.report is not None and self.report.message:
             return self.report.message
+        if self._thread.error is not None:
+            return words(self._thread.error)
         printed = self._log.read_text(errors="replace").strip().splitlines()
         return printed[-1] if printed else f"ended with status {self._process.poll()}"
 
@@ -93,15 +96,17 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._thread.join()
+        self._thread.wait()
         self._process.stdout.close()
 
     def _collect(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
+        try:
+            for line in self._process.stdout:
+                with self._changed:
+                    self.report = msgspec.json.decode(line, type=Report)
+                    self._changed.notify_all()
+        finally:
             with self._changed:
-                self.report = msgspec.json.decode(line, type=Report)
+                self.gone = True
                 self._changed.notify_all()
-        with self._changed:
-            self.gone = True
-            self._changed.notify_all()

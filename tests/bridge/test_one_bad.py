@@ -1,0 +1,220 @@
+"""A bad channel, offer or message: its own status says so, it is asked for again, and the others go on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+
+import numpy as np
+import pytest
+import zenoh
+
+from labhub.bridging.network import configuration, open_session
+from labhub.bridging.wire import VERSION, Address, Message
+from labhub.datablock.batch import SLOT_HEADER
+from labhub.datablock.config import ChecksumPolicy
+from labhub.schema import Schema
+from tests.bad_channels import junk_segment, odd_registration
+from tests.bridge.test_bridge import pair
+
+__all__ = ["pair"]
+
+PATIENCE = 20
+HUB = "0123456789ab"
+RUN = "00" * 8
+
+
+def offer(**changes: object) -> bytes:
+    """What an exporting bridge says of a channel of one number a slot."""
+    good = {
+        "version": VERSION,
+        "run": RUN,
+        "instance": "11" * 16,
+        "schema": Schema.infer(dtype="i8").to_json(),
+        "capacity": 64,
+        "lossless": True,
+        "checksum_policy": ChecksumPolicy.NONE.wire,
+        "epoch": 1,
+        "resume": 0,
+        "generation": 0,
+        "path": [HUB],
+        "host": "elsewhere",
+        "boot_id": "",
+    }
+    return json.dumps(good | changes).encode()
+
+
+class Exporter:
+    """Another program that speaks the bridge's protocol, and does not always mean well."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.session = open_session(configuration([endpoint], [], None))
+        self.offers: dict[str, bytes] = {}
+        self._kept: list[object] = []
+
+    def export(self, channel: str, data: bytes) -> None:
+        address = Address("evil", HUB, channel)
+        self.offers[channel] = data
+
+        def answer(question: zenoh.Query) -> None:
+            question.reply(address.offer, self.offers[channel])
+
+        self._kept.append(self.session.declare_queryable(address.offer, answer))
+        self._kept.append(self.session.liveliness().declare_token(address.token(RUN)))
+
+    def send(self, channel: str, first: int, n: int, attachment: bytes | None = None) -> None:
+        headers = np.zeros(n, SLOT_HEADER)
+        headers["seq"], headers["nbytes"], headers["epoch"] = np.arange(first, first + n), 8, 1
+        headers["timestamp_ns"] = time.time_ns()
+        payload = np.arange(first, first + n, dtype="i8").tobytes()
+        message = Message(b"\x11" * 16, first, 1, headers, payload, 8)
+        known = message.attachment(RUN, 0, first) if attachment is None else attachment
+        self.session.put(Address("evil", HUB, channel).data, payload, attachment=known)
+
+
+BAD_OFFERS = {
+    "checksum": {"checksum_policy": "sometimes"},
+    "instance of no digits": {"instance": "xy" * 16},
+    "short instance": {"instance": "11" * 8},
+    "schema that cannot be parsed": {"schema": '{"dtype":"f8,(","shape":[]}'},
+    "schema that is none": {"schema": "[]"},
+    "schema of objects": {"schema": '{"dtype":"O","shape":[]}'},
+    "too large": {"capacity": 1 << 31, "schema": Schema.infer(dtype="f8", shape=1 << 20).to_json()},
+    "no capacity": {"capacity": 0},
+    "seq": {"resume": -1},
+    "huge seq": {"resume": 1 << 62},
+    "version": {"version": VERSION + 1},
+    "not a number": {"capacity": "many"},
+    "endless": {"schema": Schema.infer(dtype="f8").to_json().replace("[]", "[" * 2000 + "]" * 2000)},
+}
+
+
+@pytest.fixture
+def importing(stack, machine, bridge, endpoint):
+    """The hub and the bridge of a machine that imports everything, and the one that exports to it."""
+    there = machine("there")
+    back = bridge(there, "office", imports="*/*", listen=endpoint)
+    other = Exporter(endpoint)
+    stack.callback(other.session.close)
+    return there, back, other
+
+
+def state(bridge, channel: str) -> str:
+    return next((i.state for i in bridge.status.imports if i.channel == channel), "")
+
+
+@pytest.mark.parametrize("changes", BAD_OFFERS.values(), ids=BAD_OFFERS.keys())
+def test_a_bad_offer_is_refused_and_asked_for_again_and_the_others_arrive(importing, wait_until, changes) -> None:
+    there, back, other = importing
+    other.export("bad", offer(**changes))
+    wait_until(lambda: state(back, "bad") == "refused", PATIENCE)
+    other.export("good", offer())
+    wait_until(lambda: state(back, "good") == "receiving", PATIENCE)
+    other.send("good", 0, 3)
+    with there.consumer("good", "lossless", start="oldest") as c:
+        assert next(c.batches(min_slots=3, timeout=PATIENCE)).data.tolist() == [0, 1, 2]
+    assert next(i.detail for i in back.status.imports if i.channel == "bad")
+    other.offers["bad"] = offer(instance="22" * 16)
+    wait_until(lambda: state(back, "bad") == "receiving", PATIENCE)
+    assert there.find("bad").capacity == 64
+
+
+@pytest.mark.parametrize("attachment", [b"", b"\xff" * 500, bytes(72)], ids=["none", "noise", "zeros"])
+def test_a_bad_message_does_not_end_the_channel(importing, wait_until, attachment) -> None:
+    there, back, other = importing
+    other.export("x", offer())
+    wait_until(lambda: state(back, "x") == "receiving", PATIENCE)
+    other.send("x", 0, 2)
+    other.send("x", 2, 2, attachment)
+    wait_until(lambda: state(back, "x") == "receiving", PATIENCE)
+    with there.consumer("x", "lossless", start="oldest") as c:
+        assert next(c.batches(min_slots=2, timeout=PATIENCE)).data.tolist() == [0, 1]
+
+        def comes() -> bool:
+            other.send("x", 4, 1)
+            return there.find("x") and c.lag > 0
+
+        wait_until(comes, PATIENCE)
+
+
+def test_a_token_of_a_name_that_no_channel_can_have_is_nobodys_trouble(importing, wait_until) -> None:
+    _, back, other = importing
+    keep = other.session.liveliness().declare_token(f"labhub/evil/{HUB}/{'x' * 300}/alive/{RUN}")
+    other.export("good", offer())
+    wait_until(lambda: state(back, "good") == "receiving", PATIENCE)
+    assert len(back.status.imports) == 1
+    del keep
+
+
+@pytest.fixture
+def joined(machine, bridge, endpoint):
+    """Two machines, and what makes the bridges between them: not before the channels are there."""
+    here, there = machine("here"), machine("there")
+
+    def join():
+        out = bridge(here, "lab", exports="*", listen=endpoint)
+        back = bridge(there, "office", imports="lab/*", connect=endpoint)
+        return out, back
+
+    return here, there, join
+
+
+def test_a_channel_that_cannot_be_read_here_does_not_keep_the_others_from_being_exported(joined, wait_until) -> None:
+    here, there, join = joined
+    with here.producer("bad", dtype="i8") as bad, here.producer("good", dtype="i8") as good:
+        with junk_segment(here, "bad"), odd_registration("odd", here.name):
+            out, _ = join()
+            good.write(1)
+            there.wait_for("good", PATIENCE)
+            wait_until(lambda: any(e.channel == "bad" and "too short" in e.state for e in out.status.exports), PATIENCE)
+            assert [e.channel for e in out.status.exports] == ["bad", "good", "odd"]
+            assert "too short" in repr(out.status)
+        bad.write(7)  # it is tried again
+        there.wait_for("bad", PATIENCE)
+        with there.consumer("bad", "lossless", start="oldest") as c:
+            assert next(c.batches(timeout=PATIENCE)).data.tolist() == [7]
+
+
+def test_the_other_side_is_told_why_a_channel_does_not_come(joined, wait_until) -> None:
+    here, _, join = joined
+    with here.producer("bad", dtype="i8"), junk_segment(here, "bad"):
+        _, back = join()
+        wait_until(lambda: any("too short" in i.detail for i in back.status.imports), PATIENCE)
+        (imported,) = back.status.imports
+        assert imported.state == "waiting"
+
+
+def test_a_broken_segment_is_logged_once_and_not_once_a_second(joined, wait_until, caplog) -> None:
+    here, _, join = joined
+    with caplog.at_level(logging.WARNING, "labhub"), here.producer("bad", dtype="i8"):
+        with junk_segment(here, "bad"):
+            out, _ = join()
+            wait_until(lambda: any("too short" in e.state for e in out.status.exports), PATIENCE)
+            export = out._exports._exports["bad"]
+            began = export.attempts
+            wait_until(lambda: export.attempts >= began + 2, PATIENCE)
+        events = [r for r in caplog.records if getattr(r, "event", "") == "export_trouble"]
+        assert len(events) == 1
+
+
+def test_an_export_that_cannot_be_made_is_shown_and_tried_again(pair, wait_until, monkeypatch, failures) -> None:
+    """Zenoh refuses nothing that a channel's name can have: here it does for a while."""
+    here, there, out, _ = pair
+    exports = out._exports
+    make, refusing = exports._new, [True]
+
+    def refused(info):
+        if info.name == "bad" and refusing:
+            raise zenoh.ZError("no room")
+        return make(info)
+
+    monkeypatch.setattr(exports, "_new", refused)
+    with here.producer("bad", dtype="i8") as bad, here.producer("good", dtype="i8"):
+        there.wait_for("good", PATIENCE)
+        (shown,) = (e.state for e in out.status.exports if e.channel == "bad")
+        assert shown == "ZError: no room"
+        refusing.clear()
+        bad.write(1)
+        there.wait_for("bad", PATIENCE)
+    assert failures == ["item_failed: exports, bad: ZError: no room"]
