@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from labhub.datablock import checksums
 from labhub.schema import TIME, VALUE, Schema
-from labhub.tables import html_facts, size
+from labhub.tables import html_facts
+from labhub.words import size, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -275,7 +276,7 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
             return f"Batch({self.channel}: empty, lost={self.lost})"
         shape = "x".join(map(str, self.data.shape))
         kind = self.data.dtype if self.data.dtype.names is None else ", ".join(self.data.dtype.names)
-        return f"Batch({self.channel}: seq {self.seq[0]}-{self.seq[-1]}, {shape} of {kind}, lost={self.lost})"
+        return f"Batch({self.channel}: seq {self.seq[0]}-{self.seq[-1]}, {shape} of {visible(kind)}, lost={self.lost})"
 
 
 def columns_of(data: NDArray[Any], path: str = "") -> list[tuple[str, NDArray[Any]]]:

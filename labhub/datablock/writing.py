@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labhub import _native
+from labhub.bound import Bound
 from labhub.errors import ClosedError, ConcurrentUseError, InvalidArgument
 
 if TYPE_CHECKING:
     from labhub.datablock.producer import DataBlockProducer
 
 
-class WriteSlot:
+class WriteSlot(Bound):
     """One slot, open for writing in place. Made by `Producer.slot`.
 
     Attributes
@@ -40,6 +41,9 @@ class WriteSlot:
         self.nbytes = producer._slot_nbytes
         self.timestamp_ns = 0
         self.seq = -1
+
+    def _instead(self) -> str:
+        return "send a copy of its array"
 
     def __enter__(self) -> Self:
         try:  # Ctrl-C can also come when the slot is open already
@@ -75,8 +79,11 @@ class WriteSlot:
         self._producer._commit(self._index, self.nbytes, self.timestamp_ns, seal=self._seal)
 
 
-class WriteHandle:
+class WriteHandle(Bound):
     """An open slot of the reference-level API, made by `DataBlockProducer.acquire_write_slot`."""
+
+    def _instead(self) -> str:
+        return "send the bytes themselves"
 
     def __init__(self, producer: DataBlockProducer, index: int) -> None:
         self.producer = producer

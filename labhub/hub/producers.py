@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from labhub.arguments import check_hints
+from labhub.bound import Bound
 from labhub.datablock.config import ChecksumPolicy
 from labhub.datablock.producer import DataBlockProducer, Lossless, open_producer
 from labhub.datablock.writing import WriteSlot
@@ -64,11 +66,14 @@ class Wanted:
         cls, like: ArrayLike | Mapping[str, Any] | None, dtype: DTypeLike | None, hints: Mapping[str, Any], **ring: Any
     ) -> Self:
         """Work out the schema if `like` or `dtype` tells it, else keep the hints for the first write."""
-        schema = None if like is None and dtype is None else Schema.infer(like, dtype=dtype, **hints)
+        if like is None and dtype is None:
+            check_hints(**hints)
+            return cls(None, hints, **ring)
+        schema = Schema.infer(like, dtype=dtype, **hints)
         return cls(schema, hints, **ring)
 
 
-class Producer:
+class Producer(Bound):
     """The one writer of a channel. Made by `Hub.producer`.
 
     Any thread may use it, one at a time. Leaving its ``with`` block, dropping the last reference and the normal end of
@@ -308,6 +313,12 @@ class Producer:
         self._lease = self._register(block)
         self._block = block
         weakref.finalize(self, self._lease.abandon)
+
+    def _instead(self) -> str:
+        return (
+            f"a channel has one writer: close it here, and open it in the other process, with labhub.connect() and "
+            f"hub.producer({self.channel!r}, ...)"
+        )
 
     def __enter__(self) -> Self:
         self._check_open()

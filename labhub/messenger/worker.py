@@ -124,7 +124,7 @@ class Worker:
 
         with self._gate:
             if self._stopping:
-                raise BrokerUnreachable("this Messenger was disconnected")
+                raise BrokerUnreachable("the connection to the broker was closed; connect() opens another")
             self._work.put(work)
             os.eventfd_write(self._wake, 1)
 
@@ -144,7 +144,7 @@ class Worker:
             self._do_work(time.monotonic())  # what was asked before the stop still leaves
         finally:
             self._dealer.close()
-            self._state.fail_all(BrokerUnreachable("this Messenger was disconnected"))
+            self._state.fail_all(BrokerUnreachable("the connection to the broker was closed; connect() opens another"))
             with self._gate:  # nobody wakes a thread that has ended
                 self._stopping = True
                 os.close(self._wake)

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, SupportsFloat
 
 import labhub
+from labhub.bound import Bound
 from labhub.errors import (
     ChannelBusy,
     ChannelNotFound,
@@ -26,12 +27,12 @@ from labhub.errors import (
     LabHubError,
     RecordingError,
 )
-from labhub.names import did_you_mean
 from labhub.recording.channel import ChannelReader
 from labhub.recording.store import RecordingStore
 from labhub.recording.writer import Queue, Writer
-from labhub.tables import html_facts, size
+from labhub.tables import html_facts
 from labhub.tasks import Task
+from labhub.words import did_you_mean, size
 
 if TYPE_CHECKING:
     from labhub.hub import Hub
@@ -79,7 +80,7 @@ class RecordingStatus:
     error: str = ""
 
 
-class Recording:
+class Recording(Bound):
     """Channels on their way to disk. Made by `Hub.record`; a context manager that stops it.
 
     Attributes
@@ -274,6 +275,9 @@ class Recording:
         for channel, attrs in self._sources.items():
             store.add_group(channel, attrs)
         return store
+
+    def _instead(self) -> str:
+        return f"send its path, {str(self.path)!r}; while it runs, it is stopped and marked here"
 
     def __enter__(self) -> Self:
         return self
