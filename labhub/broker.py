@@ -16,6 +16,7 @@ from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from labhub import liveness
+from labhub.bound import Bound
 from labhub.errors import BrokerUnreachable, ClosedError, InvalidArgument, TimeoutExpired
 from labhub.logs import event, get_logger
 from labhub.protocol.access import Access
@@ -84,7 +85,7 @@ class BrokerView:
     numbers: dict[str, float]
 
 
-class BrokerService:
+class BrokerService(Bound):
     """A broker. As a context manager it serves from a background thread; `run` serves in the foreground.
 
     Parameters
@@ -326,6 +327,9 @@ class BrokerService:
         for out in messages:
             with contained("labhub-broker", "message"):
                 router.send(out.routing_id, out.frames)
+
+    def _instead(self) -> str:
+        return "in the other process, labhub.connect() reaches it"
 
     def __enter__(self) -> Self:
         return self.start()

@@ -7,25 +7,32 @@ it are attributes, listed per class.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Self
+
+from labhub.telling import Advice, Telling
 
 
-class LabHubError(Exception):
+class LabHubError(Telling, Exception):
     """Base of all errors raised by labhub.
 
     Parameters
     ----------
     message : str
         What was wrong, with which value, and what to do next.
+    advice : Advice, optional
+        What to do next, where that differs from face to face; it stands behind the message.
     **facts : object
         The facts behind the message; each becomes an attribute.
     """
 
-    def __init__(self, message: str, **facts: object) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, advice: Advice | None = None, **facts: object) -> None:
+        text = message if advice is None else message + advice.python
+        super().__init__(text)
+        self.args = (text,)  # also where `__new__` has seen the message without its advice
         self.__dict__.update(facts)
+        self._told = message, advice
 
 
 class InvalidArgument(LabHubError, ValueError):
@@ -125,22 +132,6 @@ class SegmentSpaceError(LabHubError, OSError):
     free: int = -1
 
 
-_ROOM = {
-    errno.ENOSPC: "make room there",
-    errno.EDQUOT: "make room there",
-    errno.EFBIG: "raise the limit on the size of files: ulimit -f",
-    errno.EMFILE: "close some files, or raise the limit: ulimit -n",
-    errno.ENFILE: "close some files; all of this machine's are in use",
-    errno.ENOMEM: "free some memory, or raise the limit: ulimit -v",
-}
-
-
-def raise_if_exhausted(error: OSError, what: str) -> None:
-    """Raise `SegmentSpaceError` if this is what the kernel says when something is full; `what` says what failed."""
-    if error.errno in _ROOM and not isinstance(error, SegmentSpaceError):
-        raise SegmentSpaceError(f"{what}: {error.strerror}; {_ROOM[error.errno]}") from None
-
-
 class ChannelNotFound(LabHubError, LookupError):
     """No channel or segment of that name is there.
 
@@ -230,6 +221,10 @@ class ProducerGone(StreamError, ConnectionError):
 
     pid: int = 0
 
+    def __new__(cls, *args: object, **_facts: object) -> Self:
+        """Make it as the `OSError` that it is; by itself, Python would look at `RuntimeError` first."""
+        return ConnectionError.__new__(cls, *args)
+
 
 class ChecksumError(StreamError, ValueError):
     """The bytes of a slot do not match the checksum that its producer stored.
@@ -253,6 +248,18 @@ class ConcurrentUseError(LabHubError, RuntimeError):
 
 class ForkedProcessError(LabHubError, RuntimeError):
     """A producer, consumer or hub of the parent process was used in a forked child."""
+
+
+class NotPicklable(LabHubError, TypeError):
+    """An object that belongs to its process was to be pickled or copied; the message says what to do instead.
+
+    Attributes
+    ----------
+    kind : str
+        Its class.
+    """
+
+    kind: str
 
 
 class LifecycleError(LabHubError, RuntimeError):

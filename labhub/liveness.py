@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from labhub import _native
-from labhub.errors import LabHubError, raise_if_exhausted
+from labhub.errors import LabHubError
+from labhub.exhausted import raise_if_exhausted
 
 PRODUCER_LOCK = 1 << 62
 """The byte of a segment that its producer, and before that its creator, holds locked (``kProducerLock``)."""

@@ -6,6 +6,7 @@ name, such as ``"channel_registered"``, and ``fields`` a dict of plain values; d
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+
+from labhub.words import visible
 
 BURST = 20
 """So many records of one event get through in each `WINDOW`."""
@@ -82,4 +85,23 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        try:
+            text = msgspec.json.encode(line, enc_hook=str).decode()
+        except UnicodeEncodeError:  # a file name that is no UTF-8, for example
+            text = json.dumps(line, default=str)
+        # The same JSON, but a terminal that shows it obeys nothing in it.
+        return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+class TextFormatter(logging.Formatter):
+    """Formats a record as one line for people; control characters in it are shown, not sent to the terminal.
+
+    A traceback follows on lines of its own, which are indented: nothing that somebody sends can look like a record.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its end."""
+        lines = [visible(f"[{record.levelname}] {record.name}: {record.getMessage()}")]
+        if record.exc_info:
+            lines += [f"    {visible(line)}" for line in self.formatException(record.exc_info).splitlines()]
+        return "\n".join(lines)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
+import shlex
 
 from labhub.errors import InvalidName
+from labhub.telling import Advice
+from labhub.words import quoted
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+WILDCARDS = frozenset("*?[")
+"""What a shell pattern has, and a name cannot have."""
 
 
 def check_name(name: object, what: str = "channel") -> str:
@@ -20,17 +23,33 @@ def check_name(name: object, what: str = "channel") -> str:
         Otherwise.
     """
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        shown = ascii(name) if len(ascii(name)) < 80 else ascii(name)[:76] + "..."
         raise InvalidName(
-            f"{shown} cannot name a {what}: use 1 to 128 of A-Z a-z 0-9 . _ - and begin with a letter or a digit",
+            f"{quoted(name)} cannot name a {what}: use 1 to 128 of A-Z a-z 0-9 . _ - and begin with a letter or a "
+            "digit",
             name=name,
         )
     return name
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a hint for somebody who mistyped: the closest of the known names, or all of them; empty if none is."""
-    names = list(known)
-    if close := difflib.get_close_matches(name, names, n=3):
-        return f"did you mean {' or '.join(close)}?"
-    return f"there are {', '.join(names[:8])}{' ...' if names[8:] else ''}" if names else ""
+def check_one(name: object) -> str:
+    """Return `name` if it can name one channel that is looked for.
+
+    Raises
+    ------
+    InvalidName
+        Otherwise. A pattern is told where patterns work.
+    """
+    if not isinstance(name, str) or not WILDCARDS.intersection(name):
+        return check_name(name)
+    raise InvalidName(
+        f"{quoted(name)} is a pattern, and here one channel is needed",
+        advice=Advice(
+            f"; hub.channels({quoted(name)}) lists those that match, and hub.watch, hub.record, labhub.HubBrowser, "
+            "labhub.replay and labhub.bridge take patterns, too",
+            shell=f"; `labhub channels {shlex.quote(name)}` lists those that match, and top, record, replay and bridge "
+            "take patterns, too",
+            notebook=f"; %hub_discover {name} lists those that match, and %hub_record and %hub_replay take patterns, "
+            "too",
+        ),
+        name=name,
+    )

@@ -15,7 +15,8 @@ from pathlib import Path
 import msgspec
 
 from labhub import __version__, liveness
-from labhub.errors import LabHubError, raise_if_exhausted
+from labhub.errors import LabHubError
+from labhub.exhausted import raise_if_exhausted
 from labhub.names import NAME, check_name
 from labhub.private import private_directory
 

@@ -15,9 +15,22 @@ from typing import TYPE_CHECKING, Any
 import blake3
 import numpy as np
 
+from labhub.arguments import (
+    ATTRS,
+    DIMS,
+    LARGEST,
+    SHAPE,
+    checked_length,
+    checked_mapping,
+    checked_several,
+    checked_text,
+    hinted,
+    unit_texts,
+)
 from labhub.arrays import example
 from labhub.errors import InvalidArgument, SchemaMismatch
 from labhub.tables import html_facts
+from labhub.words import quoted
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -73,17 +86,22 @@ class Schema:
     def __post_init__(self) -> None:
         set_ = object.__setattr__  # frozen for everybody else
         dtype = _decode_dtype(_encode_dtype(_checked_dtype(self.dtype)))  # as it travels: without titles and metadata
-        shape = tuple(_checked_length(n) for n in self.shape)
+        shape = tuple(checked_length(n) for n in checked_several("shape", self.shape, SHAPE))
         if dtype.subdtype is not None:  # a subarray dtype is the same bytes as more axes
             dtype, inner = dtype.subdtype
             shape += inner
         set_(self, "dtype", dtype)
         set_(self, "shape", shape)
-        set_(self, "dims", _checked_dims(self.dims, shape))
+        if self.slot_nbytes > LARGEST:
+            raise InvalidArgument(f"a slot of shape {shape} has {self.slot_nbytes} bytes, more than there can be")
+        set_(self, "dims", _checked_dims(checked_several("dims", self.dims, DIMS), shape))
         set_(self, "units", _checked_units(self.units, dtype))
         set_(self, "sample_rate", _checked_rate(self.sample_rate, self.dims, shape))
-        set_(self, "attrs", dict(sorted(self.attrs.items())))
+        attrs = checked_mapping("attrs", self.attrs, ATTRS)
+        if odd := [key for key in attrs if not isinstance(key, str)]:
+            raise InvalidArgument(f"attrs have names that are text, not {quoted(odd[0])}")
         try:
+            set_(self, "attrs", dict(sorted(attrs.items())))
             self.to_json().encode()
         except UnicodeEncodeError as error:
             raise InvalidArgument(f"names, units and attrs must be text that UTF-8 can hold: {error}") from None
@@ -142,6 +160,7 @@ class Schema:
         InvalidArgument
             If the text is not the JSON of a schema.
         """
+        checked_text("text", text)
         try:
             document = json.loads(text)
             return cls(
@@ -158,7 +177,7 @@ class Schema:
     @classmethod
     def raw(cls, nbytes: int) -> Schema:
         """Return the schema of uninterpreted slots of `nbytes` bytes: ``bytes[nbytes]``."""
-        return cls(np.dtype(np.uint8), (nbytes,), ("byte",))
+        return cls(np.dtype(np.uint8), (checked_length(nbytes),), ("byte",))
 
     @classmethod
     def infer(
@@ -210,22 +229,15 @@ class Schema:
         found = None if like is None else example(like)
         try:
             chosen = np.dtype(dtype) if dtype is not None else found.dtype  # type: ignore[union-attr]
-        except TypeError as error:
-            raise InvalidArgument(f"{dtype!r} is not a numpy dtype: {error}") from None
-        if shape is None:
-            extent: tuple[int, ...] = () if found is None else found.shape
-        else:
-            extent = (shape,) if isinstance(shape, int) else tuple(shape)
+        except (TypeError, ValueError, KeyError, SyntaxError, OverflowError) as error:
+            raise InvalidArgument(f"dtype={quoted(dtype)} is not a numpy dtype: {error}") from None
+        hints = hinted(shape, dims, units, attrs)
+        if shape is None and found is not None:
+            hints["shape"] = found.shape
         chosen = _checked_dtype(chosen)
-        names = chosen.names or (VALUE,)
-        return cls(
-            dtype=chosen,
-            shape=extent,
-            dims=(dims,) if isinstance(dims, str) else tuple(dims or ()),
-            units=dict.fromkeys(names, units) if isinstance(units, str) else dict(units or {}),
-            sample_rate=sample_rate,
-            attrs=dict(attrs or {}),
-        )
+        if isinstance(units, str):
+            hints["units"] = dict.fromkeys(chosen.names or (VALUE,), units)
+        return cls(dtype=chosen, sample_rate=sample_rate, **hints)
 
     def difference(self, other: Schema) -> tuple[str, ...]:
         """Compare the layouts; one line for each thing in which `other` differs, none if the bytes agree.
@@ -331,7 +343,7 @@ def _canonical(document: object) -> str:
 
 def _checked_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if not isinstance(dtype, np.dtype):
-        raise InvalidArgument(f"dtype must be a numpy dtype, not {type(dtype).__name__}")
+        raise InvalidArgument(f"dtype is a numpy dtype, as np.dtype('f8'), not {quoted(dtype)}")
     for leaf in leaves(dtype):
         if leaf.dtype.hasobject or leaf.dtype.kind == "T":
             raise InvalidArgument(
@@ -340,12 +352,6 @@ def _checked_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype.itemsize == 0:
         raise InvalidArgument(f"dtype {dtype} has no bytes; for text give a length, as in 'U16'")
     return dtype
-
-
-def _checked_length(n: object) -> int:
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise InvalidArgument(f"each axis of a slot needs a length of at least 1, not {n!r}")
-    return int(n)
 
 
 def _checked_dims(dims: Sequence[str], shape: tuple[int, ...]) -> tuple[str, ...]:
@@ -359,12 +365,11 @@ def _checked_dims(dims: Sequence[str], shape: tuple[int, ...]) -> tuple[str, ...
 
 def _checked_units(units: Mapping[str, str], dtype: np.dtype[Any]) -> dict[str, str]:
     fields = dtype.names or (VALUE,)
-    nested = {".".join(leaf.path[:k]) for leaf in leaves(dtype) for k in range(2, len(leaf.path) + 1)} if units else ()
-    for name, unit in units.items():
+    named = unit_texts(units)
+    nested = {".".join(leaf.path[:k]) for leaf in leaves(dtype) for k in range(2, len(leaf.path) + 1)} if named else ()
+    for name in named:
         if name not in fields and name not in nested:
             raise InvalidArgument(f"units name the field {name!r}; the fields are {', '.join(fields)}")
-        if not isinstance(unit, str):
-            raise InvalidArgument(f"the unit of {name!r} must be text, not {unit!r}")
     return dict(units)
 
 

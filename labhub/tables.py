@@ -1,34 +1,51 @@
-"""Tables in plain text and in HTML, and numbers in words; what every repr shares."""
+"""Tables in plain text and in HTML, which every repr shares. Each cell is shown as text, whatever is in it."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
 
-Rows = Iterable[Sequence[str]]
+from labhub.words import visible
 
-STEPS = ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600))
+Rows = Iterable[Sequence[str]]
 
 
 def text_table(head: Sequence[str], rows: Rows) -> str:
-    """Return a table in plain text, its columns as wide as they need to be."""
-    lines = [list(head), *(list(row) for row in rows)]
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+    """Return a table in plain text, its columns as wide on the screen as they need to be."""
+    lines = [[visible(cell) for cell in line] for line in (head, *rows)]
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(_padded, line, widths)).rstrip() for line in lines)
 
 
 def text_facts(facts: Rows) -> str:
     """Return names and values in plain text, one pair a line."""
-    pairs = [(key, value) for key, value in facts]
-    width = max((len(key) for key, _ in pairs), default=0)
-    return "\n".join(f"  {key:<{width}}  {value}".rstrip() for key, value in pairs)
+    pairs = [(visible(key), visible(value)) for key, value in facts]
+    width = max((_width(key) for key, _ in pairs), default=0)
+    return "\n".join(f"  {_padded(key, width)}  {value}".rstrip() for key, value in pairs)
+
+
+def _width(text: str) -> int:
+    """Cells of a terminal that a text takes: two for each Chinese character, none for a combining accent."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - _width(text))
 
 
 def html_table(head: Sequence[str], rows: Rows) -> str:
     """Return a table in HTML, every cell escaped; without a head if every title is empty."""
 
     def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f'<{tag} style="text-align:left">{html.escape(c)}</{tag}>' for c in cells) + "</tr>"
+        return (
+            "<tr>"
+            + "".join(f'<{tag} style="text-align:left">{html.escape(visible(c))}</{tag}>' for c in cells)
+            + "</tr>"
+        )
 
     top = f"<thead>{line(head, 'th')}</thead>" if any(head) else ""
     return f"<table>{top}<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"
@@ -37,21 +54,4 @@ def html_table(head: Sequence[str], rows: Rows) -> str:
 def html_facts(title: str, facts: Rows) -> str:
     """Return a title and a table of names and values, if there are any; everything escaped."""
     rows = list(facts)
-    return f"<b>{html.escape(title)}</b>{html_table(('', ''), rows) if rows else ''}"
-
-
-def age(seconds: float) -> str:
-    """Put an age in words."""
-    for limit, unit, step in STEPS:
-        if seconds < limit:
-            return f"{seconds / step:.0f} {unit}"
-    return f"{seconds / 86_400:.0f} d"
-
-
-def size(nbytes: float) -> str:
-    """Put a number of bytes in words."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(nbytes) < 1000:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.1f} TB"
+    return f"<b>{html.escape(visible(title))}</b>{html_table(('', ''), rows) if rows else ''}"

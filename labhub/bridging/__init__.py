@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from labhub.arguments import checked_flag, checked_path, checked_several, checked_text
 from labhub.errors import MissingDependency
+from labhub.hub.connecting import given_or_default
 
 if TYPE_CHECKING:
     from labhub.bridging.span import Bridge
@@ -73,6 +75,11 @@ def bridge(
     >>> with labhub.bridge(exports="camera.*", listen="tcp/0.0.0.0:7447"):  # doctest: +SKIP
     ...     acquire()
     """
+    endpoints = {"connect": _several("connect", connect), "listen": _several("listen", listen)}
+    patterns = _several("exports", exports), _several("imports", imports)
+    if config is not None:
+        checked_path("config", config)
+    checked_flag("reexport", reexport)
     try:
         from labhub.bridging.span import Bridge
     except ModuleNotFoundError as error:
@@ -82,17 +89,16 @@ def bridge(
             "a bridge needs eclipse-zenoh: pip install 'labhub[bridge]'", package="eclipse-zenoh"
         ) from None
     return Bridge(
-        _several(exports),
-        _several(imports),
-        connect=_several(connect),
-        listen=_several(listen),
+        *patterns,
+        **endpoints,
         config=config,
         site=site,
-        hub=hub,
+        hub=given_or_default(hub),
         reexport=reexport,
         buffer_nbytes=buffer_nbytes,
     )
 
 
-def _several(words: str | Sequence[str]) -> tuple[str, ...]:
-    return (words,) if isinstance(words, str) else tuple(words)
+def _several(name: str, words: str | Sequence[str]) -> tuple[str, ...]:
+    found = (words,) if isinstance(words, str) else checked_several(name, words, "a text, or several")
+    return tuple(checked_text(f"each of {name}", word) for word in found)

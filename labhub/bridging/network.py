@@ -12,6 +12,7 @@ from typing import Any
 import zenoh
 
 from labhub.errors import BridgeError, InvalidArgument
+from labhub.telling import Advice
 
 PROBE_TIMEOUT = 2.0
 """How long an endpoint that is not connected is tried, to find out why (in seconds)."""
@@ -32,8 +33,11 @@ def configuration(connect: Sequence[str], listen: Sequence[str], path: str | Pat
     """
     if not (connect or listen or path):
         raise InvalidArgument(
-            "a bridge needs to know whom to call or where to listen: give connect='tcp/host:7447', "
-            "listen='tcp/0.0.0.0:7447', or a Zenoh configuration file"
+            "a bridge needs to know whom to call or where to listen",
+            advice=Advice(
+                ": give connect='tcp/host:7447', listen='tcp/0.0.0.0:7447', or a Zenoh configuration file",
+                shell=": give --connect tcp/host:7447, --listen tcp/0.0.0.0:7447, or --config FILE",
+            ),
         )
     try:
         config = zenoh.Config() if path is None else zenoh.Config.from_file(path)

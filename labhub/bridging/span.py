@@ -16,6 +16,7 @@ from typing import Self
 import zenoh
 
 from labhub import liveness
+from labhub.bound import Bound
 from labhub.bridging import clocks, network
 from labhub.bridging.exports import Exports
 from labhub.bridging.imports import Imports
@@ -33,7 +34,7 @@ DIAGNOSIS_INTERVAL = 1.0
 PATTERN = re.compile(r"[A-Za-z0-9._*?\[\]!-]+", re.ASCII)
 
 
-class Bridge:
+class Bridge(Bound):
     """Channels between this machine's hub and others. Made by `labhub.bridge`, which explains the parameters.
 
     It connects, and connects again, by itself. Closing it, or leaving its ``with`` block, ends the imported channels
@@ -149,6 +150,9 @@ class Bridge:
             self._closed.set()
             self._stack.close()
             self._doctor.wait(network.PROBE_TIMEOUT * 2)
+
+    def _instead(self) -> str:
+        return "in the other process, read the channels that it brings, or call labhub.bridge"
 
     def __enter__(self) -> Self:
         return self

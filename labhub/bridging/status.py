@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from labhub.tables import html_facts, html_table, size, text_table
+from labhub.tables import html_facts, html_table, text_table
+from labhub.words import size, visible
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ class BridgeStatus:
 
     def explain(self) -> str:
         """Return all of it as a text of several lines."""
-        lines = [f"bridge of {self.site}: {self.state}, {self.n_peers} peers", *self.problems]
+        first = f"bridge of {self.site}: {self.state}, {self.n_peers} peers"
+        lines = [visible(line) for line in (first, *self.problems)]
         if rows := list(self._rows()):
             lines.append(text_table(("", "channel", "state", "slots", "lost", ""), rows))
         return "\n".join(lines)

@@ -12,6 +12,7 @@ import typer
 from labhub.cli.broker import LogForm, LogFormat, log_to_stderr
 from labhub.cli.completion import Broker
 from labhub.cli.exits import write_json_line
+from labhub.cli.output import block
 
 if TYPE_CHECKING:
     from labhub.bridging.span import Bridge
@@ -84,7 +85,7 @@ def _show(running: Bridge, ended: threading.Event, *, as_json: bool) -> None:
             if as_json and now != before:
                 write_json_line(status.to_dict())
             elif not as_json and console.is_terminal:
-                live.update(status.explain(), refresh=True)
+                live.update(block(status.explain()), refresh=True)
             elif not as_json and now != before:
-                typer.echo(status.explain())
+                typer.echo(block(status.explain()).plain)
             before = now

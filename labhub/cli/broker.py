@@ -13,6 +13,8 @@ import typer
 from labhub.cli.completion import broker_names
 from labhub.cli.exits import EXIT_CODES_HELP, example, run, write_json
 from labhub.cli.notify import notify
+from labhub.cli.output import say
+from labhub.words import age
 
 if TYPE_CHECKING:
     from labhub.runtime import ConnectionFile
@@ -92,7 +94,7 @@ def start(
         write_json(place(running) | {"started": before != running})
         return
     verb = "runs already" if before == running else "started"
-    typer.echo(f"broker {name!r} {verb}: pid {running.pid} at {running.endpoint}")
+    say(f"broker {name!r} {verb}: pid {running.pid} at {running.endpoint}")
 
 
 @app.command(epilog=example("labhub broker stop"))
@@ -104,7 +106,7 @@ def stop(name: Name = "default", as_json: Json = False) -> None:
     if as_json:
         write_json(place(stopped) | {"stopped": True})
         return
-    typer.echo(f"broker {name!r} stopped: pid {stopped.pid}")
+    say(f"broker {name!r} stopped: pid {stopped.pid}")
 
 
 @app.command(epilog=example("labhub broker status --json"))
@@ -118,10 +120,10 @@ def status(name: Name = "default", as_json: Json = False) -> None:
     if as_json:
         write_json(facts)
         return
-    facts["uptime_s"] = f"{facts['uptime_s']:.0f} s"
+    facts["uptime_s"] = age(facts["uptime_s"])
     facts["channels"] = ", ".join(facts["channels"]) or "none"
     for key, value in facts.items():
-        typer.echo(f"{key.removesuffix('_s'):<10}  {value}")
+        say(f"{key.removesuffix('_s'):<10}  {value}")
 
 
 def place(running: ConnectionFile) -> dict[str, Any]:
@@ -174,18 +176,17 @@ def log_to_stderr(form: LogForm) -> None:
     """Log what happens: warnings for people, or everything but debugging for programs."""
     import logging
 
-    from labhub.logs import JsonFormatter
+    from labhub.logs import JsonFormatter, TextFormatter
 
-    text = logging.Formatter("[%(levelname)s] %(name)s: %(message)s")
     handler = logging.StreamHandler()
-    handler.setFormatter(text if form is LogForm.TEXT else JsonFormatter())
+    handler.setFormatter(TextFormatter() if form is LogForm.TEXT else JsonFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING if form is LogForm.TEXT else logging.INFO)
 
 
 def announce(endpoint: str, public_key: str) -> None:
     """Print the two lines that the reference broker prints at its start."""
-    typer.echo(f"[INFO] Broker: listening on {endpoint}")
-    typer.echo(f"[INFO] Broker: server_public_key = {public_key}")
+    say(f"[INFO] Broker: listening on {endpoint}")
+    say(f"[INFO] Broker: server_public_key = {public_key}")
 
 
 def labhub_broker() -> None:

@@ -8,6 +8,8 @@ import typer
 
 from labhub.cli.completion import Broker, channel_names
 from labhub.cli.exits import quiet_pipe, write_json
+from labhub.cli.output import cell, say
+from labhub.words import age
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,7 +41,7 @@ def channels(
 
             Console(soft_wrap=True).print(tabulate(found))
         else:
-            typer.echo(f"no channel matches {pattern!r}", err=True)
+            say(f"no channel matches {pattern!r}", err=True)
 
 
 def tabulate(found: list[ChannelInfo]) -> Table:
@@ -48,7 +50,7 @@ def tabulate(found: list[ChannelInfo]) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("channel", style="cyan", overflow="fold")
+    table.add_column("channel", overflow="fold")
     table.add_column("slot")
     table.add_column("units")
     for heading in ("producer", "readers", "age"):
@@ -56,11 +58,11 @@ def tabulate(found: list[ChannelInfo]) -> Table:
     for channel in found:
         units = dict.fromkeys(channel.units.values())
         table.add_row(
-            channel.name,
-            channel.layout or "undeclared",
-            ", ".join(units),
-            f"{channel.producer_pid} {channel.liveness}",
-            f"{channel.consumers}",
-            f"{channel.age_s:.0f} s",
+            cell(channel.name, "cyan"),
+            cell(channel.layout or "undeclared"),
+            cell(", ".join(units)),
+            cell(f"{channel.producer_pid} {channel.liveness}"),
+            cell(channel.consumers),
+            cell(age(channel.age_s)),
         )
     return table

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from labhub.cli.exits import ExitCode, quiet_pipe, write_json
+from labhub.cli.output import say
+from labhub.words import one_line, visible
 
 if TYPE_CHECKING:
     from labhub.doctor import Finding
@@ -41,7 +43,7 @@ def doctor(
         else:
             for finding in findings:
                 show(finding)
-            typer.echo(f"{unsolved} problem{'' if unsolved == 1 else 's'}" if unsolved else "healthy")
+            say(f"{unsolved} problem{'' if unsolved == 1 else 's'}" if unsolved else "healthy")
     raise typer.Exit(ExitCode.FAILED if unsolved else ExitCode.OK)
 
 
@@ -49,10 +51,10 @@ def show(finding: Finding) -> None:
     """Print one finding, and below it what to do about it, if there is something."""
     label = finding.outcome or finding.severity
     colour = COLOUR["ok" if finding.outcome == "removed" else finding.severity]
-    text = f"{finding.check}: {finding.subject}: {finding.what}"
+    text = visible(f"{finding.check}: {finding.subject}: {one_line(finding.what)}")
     typer.echo(typer.style(f"{label:<8}", fg=colour) + indented(text))
     if finding.fix and finding.outcome != "removed" and finding.severity != "ok":
-        typer.echo(f"{'':<8}fix: {finding.fix}")
+        say(f"{'':<8}fix: {finding.fix}")
 
 
 def indented(text: str) -> str:

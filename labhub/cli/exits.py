@@ -11,7 +11,9 @@ from contextlib import contextmanager, suppress
 from enum import IntEnum
 from typing import Any, NoReturn
 
+from labhub.cli.output import print_anything
 from labhub.errors import AuthenticationError, BrokerUnreachable, ChannelNotFound, LabHubError, SegmentAccessError
+from labhub.words import one_line
 
 EXIT_CODES_HELP = (
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such broker or channel, 4 access refused, 130 interrupted."
@@ -46,10 +48,11 @@ def exit_code(error: Exception) -> ExitCode:
 
 def run(app: Callable[..., object], name: str = "labhub") -> None:
     """Run a typer application; an error of labhub or of the system becomes one line and an exit code."""
+    print_anything()
     try:
         app(prog_name=name)
     except (LabHubError, OSError) as error:
-        sys.stderr.write(f"labhub: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"labhub: {one_line(error.told('shell') if isinstance(error, LabHubError) else error)}\n")
         sys.exit(exit_code(error))
     except SystemExit as end:
         if end.code == ExitCode.INTERRUPTED:

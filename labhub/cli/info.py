@@ -10,7 +10,8 @@ import typer
 
 from labhub.cli.completion import Broker, Channel
 from labhub.cli.exits import quiet_pipe, write_json
-from labhub.cli.units import age, instant, nbytes
+from labhub.cli.output import say
+from labhub.words import age, instant, one_line, size, visible
 
 if TYPE_CHECKING:
     from labhub.datablock.diagnostics import Diagnosis
@@ -36,9 +37,9 @@ def info(
             write_json({"channel": found.to_dict(), "segment": segment.to_dict() if segment else None, "why": why})
             return
         for title, lines in sections(found, segment, why):
-            typer.echo(title)
+            say(title)
             for name, value in lines:
-                typer.echo(f"  {name:<13}  {value}")
+                say(f"  {visible(name):<13}  {value}")
 
 
 def look(channel: ChannelInfo) -> tuple[Diagnosis | None, str]:
@@ -51,7 +52,7 @@ def look(channel: ChannelInfo) -> tuple[Diagnosis | None, str]:
     try:
         return diagnose(channel.shm_name, channel.directory), ""
     except LabHubError as error:
-        return None, str(error)
+        return None, one_line(error.told("shell"))
 
 
 def sections(channel: ChannelInfo, segment: Diagnosis | None, why: str) -> Iterator[Section]:
@@ -101,7 +102,7 @@ def _schema(schema: Schema | None) -> list[tuple[str, str]]:
 def _segment(segment: Diagnosis, history: float | None) -> list[tuple[str, str]]:
     return _pairs(
         path=segment.path,
-        size=f"{nbytes(segment.nbytes)}, {segment.capacity} slots of {nbytes(segment.slot_nbytes)}"
+        size=f"{size(segment.nbytes)}, {segment.capacity} slots of {size(segment.slot_nbytes)}"
         + ("" if history is None else f", {history:.4g} s"),
         owner=f"pid {segment.pid}, {'alive' if segment.alive else 'dead'}" + (", closed" if segment.closed else ""),
         epoch=str(segment.epoch),

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from labhub.cli.exits import EXIT_CODES_HELP, example, write_json
+from labhub.cli.output import say
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 PassphraseFile = Annotated[
@@ -42,7 +43,7 @@ def show(as_json: Json = False) -> None:
         write_json(keys)
         return
     for role, key in keys.items():
-        typer.echo(f"{role}  {key}")
+        say(f"{role}  {key}")
 
 
 @app.command("list", epilog=example("labhub key list --json"))
@@ -55,9 +56,9 @@ def list_keys(as_json: Json = False) -> None:
         write_json([key.to_dict() for key in keys])
         return
     if not keys:
-        typer.echo("no key is enrolled; only this user's own is let in", err=True)
+        say("no key is enrolled; only this user's own is let in", err=True)
     for key in keys:
-        typer.echo("  ".join(filter(None, (key.key, key.name, key.comment))))
+        say("  ".join(filter(None, (key.key, key.name, key.comment))))
 
 
 @app.command(
@@ -73,9 +74,9 @@ def enroll(
     from labhub.transport.keys import enroll as let_in
 
     if let_in(key, comment, name):
-        typer.echo("enrolled")
+        say("enrolled")
     else:
-        typer.echo(f"was enrolled before; its name is {name}" if name else "was enrolled before; nothing changed")
+        say(f"was enrolled before; its name is {name}" if name else "was enrolled before; nothing changed")
 
 
 @app.command(epilog=example("labhub key revoke 'PUBLIC_KEY'"), context_settings=KEY_MAY_BE_ANYTHING)
@@ -87,7 +88,7 @@ def revoke(
 
     gone = shut_out(key)
     noted = ", ".join(filter(None, (gone.name, gone.comment)))
-    typer.echo(f"revoked {gone.key}" + (f" ({noted})" if noted else ""))
+    say(f"revoked {gone.key}" + (f" ({noted})" if noted else ""))
 
 
 @app.command(epilog=example("labhub key export my.key"))
@@ -99,7 +100,7 @@ def export(
     from labhub.transport.keys import export_key
 
     public = export_key(file, passphrase(passphrase_file, twice=True))
-    typer.echo(f"exported {public} to {file}; keep the passphrase elsewhere")
+    say(f"exported {public} to {file}; keep the passphrase elsewhere")
 
 
 @app.command("import", epilog=example("labhub key import my.key"))
@@ -114,10 +115,10 @@ def import_(
     from labhub.transport.keys import import_key
 
     public, backup = import_key(file, passphrase(passphrase_file, twice=False), force=force)
-    typer.echo(f"imported {public}")
+    say(f"imported {public}")
     if backup is not None:
-        typer.echo(f"the key before it is kept as {backup}")
-        typer.echo("a broker of yours that runs knows only that one until it is started again")
+        say(f"the key before it is kept as {backup}")
+        say("a broker of yours that runs knows only that one until it is started again")
 
 
 def passphrase(file: Path | None, *, twice: bool) -> str:
@@ -135,4 +136,4 @@ def passphrase(file: Path | None, *, twice: bool) -> str:
         text = getpass("Passphrase: ")
         if not twice or getpass("Repeat for confirmation: ") == text:
             return text
-        typer.echo("the two are not the same; once more", err=True)
+        say("the two are not the same; once more", err=True)

@@ -15,7 +15,9 @@ import typer
 from labhub.cli.completion import Broker, channel_names
 from labhub.cli.ending import Ending
 from labhub.cli.exits import ExitCode, write_json
+from labhub.cli.output import cell, say
 from labhub.errors import ClosedError
+from labhub.words import one_line, size
 
 if TYPE_CHECKING:
     from labhub.recording import Recording, RecordingStatus
@@ -72,7 +74,7 @@ def record(
     if as_json:
         write_json(asdict(status) | {"stores": [str(p) for p in recording.paths]})
     else:
-        typer.echo(f"{' '.join(str(p) for p in recording.paths)}: {_words(status)}")
+        say(f"{' '.join(str(p) for p in recording.paths)}: {_words(status)}")
 
 
 def verify(
@@ -90,9 +92,9 @@ def verify(
         whose = "you" if proof.own else proof.public_key
         cut = "" if proof.complete else ", which was cut off (what was committed before is all there)"
         for line in proof.damaged:
-            typer.echo(line)
+            say(line)
         verdict = "is what was recorded" if proof.good else "is DAMAGED"
-        typer.echo(f"{store} {verdict}: {proof.n_chunks} chunks, {proof.nbytes} bytes, signed by {whose}{cut}")
+        say(f"{store} {verdict}: {proof.n_chunks} chunks, {proof.nbytes} bytes, signed by {whose}{cut}")
     if not proof.good:
         raise typer.Exit(ExitCode.FAILED)
 
@@ -112,7 +114,7 @@ def _watch(recording: Recording, seconds: float | None, ending: Ending) -> None:
                     told.add(channel)
                     console.print(Text(f"{channel} is not recorded: {error}", style="red"), soft_wrap=True)
             if console.is_terminal:
-                live.update(f"● {_words(recording.status)}", refresh=True)
+                live.update(cell(f"● {_words(recording.status)}"), refresh=True)
             _mark_or_wait(recording, min(LOOK_INTERVAL, max(0.0, ends - time.monotonic())))
 
 
@@ -125,11 +127,9 @@ def _mark_or_wait(recording: Recording, seconds: float) -> None:
 
 
 def _words(status: RecordingStatus) -> str:
-    from labhub.cli.units import nbytes
-
     missing = f", {status.missing} missing" if status.missing else ""
-    error = f"; {status.error}" if status.error else ""
+    error = f"; {one_line(status.error)}" if status.error else ""
     return (
-        f"{status.stored} slots stored{missing}, {nbytes(status.nbytes)} in {status.seconds:.1f} s "
-        f"({nbytes(status.rate)}/s), {nbytes(status.free)} free{error}"
+        f"{status.stored} slots stored{missing}, {size(status.nbytes)} in {status.seconds:.1f} s "
+        f"({size(status.rate)}/s), {size(status.free)} free{error}"
     )

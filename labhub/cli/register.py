@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from labhub.cli.ending import Ending
+from labhub.cli.output import say
 from labhub.errors import BrokerUnreachable, ChannelNotFound, InvalidArgument, ProducerGone, SchemaMismatch
 
 if TYPE_CHECKING:
@@ -64,9 +65,7 @@ def register(
         ) from None
     require_match(found, declared, dtype_text=schema)
     with Ending() as ending, announced(broker, directory, found, declared):
-        typer.echo(
-            f"channel {channel!r} registered: pid {found.pid}, {found.capacity} slots of {found.slot_nbytes} bytes"
-        )
+        say(f"channel {channel!r} registered: pid {found.pid}, {found.capacity} slots of {found.slot_nbytes} bytes")
         sys.stdout.flush()
         while stay and not ending.asked and _goes_on(found, directory):
             time.sleep(LOOK_INTERVAL)

@@ -9,6 +9,7 @@ import typer
 
 from labhub.cli.completion import Broker
 from labhub.cli.ending import Ending
+from labhub.cli.output import cell, say
 
 LOOK_INTERVAL = 0.25
 
@@ -56,11 +57,12 @@ def replay(
             Live(console=console, auto_refresh=False, transient=True) as live,
         ):
             if pace is None:
-                console.print(f"waiting for a reader of each of: {', '.join(running.channels)}", highlight=False)
+                console.print(cell(f"waiting for a reader of each of: {', '.join(running.channels)}"), highlight=False)
             while not ending.asked and not running.wait(LOOK_INTERVAL):
                 status = running.status
                 if console.is_terminal:
                     late = f", {status.behind:.1f} s late" if status.behind > 1 else ""
-                    live.update(f"▶ {status.state}: {status.n_slots} of {status.total} slots{late}", refresh=True)
+                    done = f"▶ {status.state}: {status.n_slots} of {status.total} slots{late}"
+                    live.update(cell(done), refresh=True)
         status = running.status
-    typer.echo(f"{', '.join(running.channels)}: {status.n_slots} of {status.total} slots replayed")
+    say(f"{', '.join(running.channels)}: {status.n_slots} of {status.total} slots replayed")

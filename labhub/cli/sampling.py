@@ -35,8 +35,8 @@ class ChannelSample:
         Since the look before; None without one, and where the segment was replaced in between.
     head, capacity : int or None
         Seq of the next slot, and slots of the ring.
-    age_s : float or None
-        Age of the newest slot (in seconds); None while there is none.
+    newest_s : float or None
+        How long ago the newest slot was written (in seconds); None while there is none.
     fill : float or None
         How much of the ring the slowest lossless reader has still to read, 0 to 1; None without such a reader.
     evictions, timeouts : int or None
@@ -56,7 +56,7 @@ class ChannelSample:
     bytes_per_s: float | None = None
     head: int | None = None
     capacity: int | None = None
-    age_s: float | None = None
+    newest_s: float | None = None
     fill: float | None = None
     evictions: int | None = None
     timeouts: int | None = None
@@ -159,7 +159,7 @@ class Sampler:
             **facts | {"pid": found.pid} | _rates(before, now),
             head=found.head,
             capacity=found.capacity,
-            age_s=max(0.0, time.time() - found.commit_ns / 1e9) if found.commit_ns else None,
+            newest_s=max(0.0, time.time() - found.commit_ns / 1e9) if found.commit_ns else None,
             fill=min(1.0, max(lags) / found.capacity) if lags else None,
             evictions=found.counters["evictions"],
             timeouts=found.counters["timeouts"],

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labhub.cli.units import instant
 from labhub.errors import InvalidArgument
 from labhub.schema import VALUE
+from labhub.words import did_you_mean, instant
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,9 +33,7 @@ def chosen_fields(schema: Schema, wanted: str) -> tuple[str, ...]:
     names = [name.strip() for name in wanted.split(",") if name.strip()]
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-            raise InvalidArgument(f"a slot has no field {name!r}; {hint}")
+            raise InvalidArgument(f"a slot has no field {name!r}; {did_you_mean(name, known, repr)}")
     return tuple(names or known)
 
 

@@ -11,7 +11,8 @@ from rich.segment import SegmentLines
 from rich.table import Table
 from rich.text import Text
 
-from labhub.cli.units import age, short
+from labhub.cli.output import cell
+from labhub.words import age, one_line, short
 
 if TYPE_CHECKING:
     from labhub.cli.sampling import ChannelSample, Sample
@@ -49,19 +50,20 @@ def fitted(sample: Sample, console: Console) -> RenderableType:
 def _title(sample: Sample) -> Text:
     moment = datetime.fromtimestamp(sample.timestamp_ns / 1e9, UTC)
     over = "" if sample.interval_s is None else f", over {sample.interval_s:.2g} s"
-    text = Text(f"broker {sample.broker}, {len(sample.channels)} channels, {moment:%H:%M:%S} UTC{over}")
+    text = cell(f"broker {sample.broker}, {len(sample.channels)} channels, {moment:%H:%M:%S} UTC{over}")
     for channel in sample.channels:
         if channel.error:
-            text.append(f"\n{channel.name} cannot be examined: {channel.error}", style="yellow")
+            text.append(f"\n{one_line(channel.name)} cannot be examined: {one_line(channel.error)}", style="yellow")
     if sample.broker_error:
-        text.append(f"\nthe broker does not answer, these are its last channels: {sample.broker_error}", style="red")
+        why = one_line(sample.broker_error)
+        text.append(f"\nthe broker does not answer, these are its last channels: {why}", style="red")
     return text
 
 
 def _channels(channels: list[ChannelSample]) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     shown.add_column("channel", style="cyan", overflow="fold", min_width=7)
-    for heading in ("slots/s", "MB/s", "head", "age", "fill", "evict", "t/out"):
+    for heading in ("slots/s", "MB/s", "head", "newest", "fill", "evict", "t/out"):
         shown.add_column(heading, justify="right", no_wrap=True)
     shown.add_column("producer", no_wrap=True)
     for channel in channels:
@@ -69,16 +71,16 @@ def _channels(channels: list[ChannelSample]) -> Table:
             _number(channel.slots_per_s),
             "-" if channel.bytes_per_s is None else f"{channel.bytes_per_s / 1e6:.1f}",
             _number(channel.head),
-            "-" if channel.age_s is None else age(channel.age_s),
+            "-" if channel.newest_s is None else age(channel.newest_s),
             "-" if channel.fill is None else f"{channel.fill:.0%}",
             _number(channel.evictions),
             _number(channel.timeouts),
         ]
         state = channel.liveness if channel.where == "here" else channel.where
-        producer = Text(f"{channel.pid} {state}", style=STYLE_OF.get(state, "yellow"))
+        producer = cell(f"{channel.pid} {state}", STYLE_OF.get(state, "yellow"))
         if channel.where == "remote":
-            producer = Text(f"{state} {channel.hostname}", style="dim")
-        shown.add_row(channel.name, *cells, producer)
+            producer = cell(f"{state} {channel.hostname}", "dim")
+        shown.add_row(cell(channel.name), *cells, producer)
     return shown
 
 
@@ -90,13 +92,13 @@ def _readers(readers: list[tuple[ChannelSample, dict[str, object]]]) -> Table:
     for heading in ("lag", "received", "lost"):
         shown.add_column("\n" + heading, justify="right", no_wrap=True)
     for channel, reader in readers:
-        kind = Text(str(reader["kind"]))
+        kind = cell(reader["kind"])
         if reader["evicted"]:
             kind.append(" evicted", style="red")
         elif not reader["alive"]:
             kind.append(" dead", style="red")
         counts = [str(reader[key]) for key in ("lag", "received", "lost")]
-        shown.add_row(channel.name, str(reader["pid"]), kind, *counts)
+        shown.add_row(cell(channel.name), str(reader["pid"]), kind, *counts)
     return shown
 
 

@@ -8,6 +8,7 @@ import typer
 
 from labhub.cli.completion import Broker, Channel
 from labhub.cli.exits import quiet_pipe, write_json_line
+from labhub.cli.output import say
 
 if TYPE_CHECKING:
     from labhub.datablock.batch import Batch
@@ -78,4 +79,4 @@ class Printer:
         if self._as_json:
             write_json_line(record)
         else:
-            typer.echo(text or line_of(record, dict(batch.schema.units), batch.schema.slot_nbytes))
+            say(text or line_of(record, dict(batch.schema.units), batch.schema.slot_nbytes))

@@ -28,10 +28,11 @@ def top(
     broker: Broker = "default",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for each sample.")] = False,
 ) -> None:
-    """Show rates, ages, readers and losses of all channels, until q or Ctrl-C.
+    """Show rates, readers and losses of all channels, until q or Ctrl-C.
 
     The broker only lists the channels; the numbers come straight from their segments, and neither producers nor
-    readers notice. "fill" is how much of the ring the slowest lossless reader has still to read.
+    readers notice. "newest" is the time since the newest slot; "fill" is how much of the ring the slowest lossless
+    reader has still to read.
     """
     import sys
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from labhub.datablock import checksums
 from labhub.datablock.table import along_time
 from labhub.schema import Schema
-from labhub.tables import html_facts, size
+from labhub.tables import html_facts
+from labhub.words import size, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -252,4 +253,4 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
             return f"Batch({self.channel}: empty, {told})"
         shape = "x".join(map(str, self.data.shape))
         kind = self.data.dtype if self.data.dtype.names is None else ", ".join(self.data.dtype.names)
-        return f"Batch({self.channel}: seq {self.seq[0]}-{self.seq[-1]}, {shape} of {kind}, {told})"
+        return f"Batch({self.channel}: seq {self.seq[0]}-{self.seq[-1]}, {shape} of {visible(kind)}, {told})"

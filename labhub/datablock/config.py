@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Literal
 
+from labhub.arguments import LARGEST, whole
 from labhub.errors import InvalidArgument
+from labhub.words import quoted
+
+NO_NUMBERS = (bool, str, bytes)
+"""What `float` takes, and is no number."""
 
 
 class DataBlockPolicy(IntEnum):
@@ -117,8 +122,8 @@ def checksum_policy_of(checksum: object) -> ChecksumPolicy:
     """
     if isinstance(checksum, ChecksumPolicy):
         return checksum
-    if checksum not in ("none", "manual", "enforced"):
-        raise InvalidArgument(f"checksum is 'none', 'manual', 'enforced' or a ChecksumPolicy, not {checksum!r}")
+    if not isinstance(checksum, str) or checksum not in ("none", "manual", "enforced"):
+        raise InvalidArgument(f"checksum is 'none', 'manual', 'enforced' or a ChecksumPolicy, not {quoted(checksum)}")
     return ChecksumPolicy[str(checksum).upper()]
 
 
@@ -146,9 +151,10 @@ def checked_count(name: str, n: object) -> int:
     InvalidArgument
         Otherwise.
     """
-    if isinstance(n, bool) or not hasattr(n, "__index__") or n.__index__() < 1:
-        raise InvalidArgument(f"{name} must be a whole number of at least 1, not {n!r}")
-    return int(n.__index__())
+    count = whole(n)
+    if count is None or not 1 <= count <= LARGEST:
+        raise InvalidArgument(f"{name} must be a whole number of at least 1, not {quoted(n)}")
+    return count
 
 
 def nanoseconds(timeout: float | None, name: str = "timeout") -> int:
@@ -162,11 +168,11 @@ def nanoseconds(timeout: float | None, name: str = "timeout") -> int:
     if timeout is None:
         return -1
     try:
-        seconds = float(timeout)
-    except (TypeError, ValueError):
+        seconds = -1.0 if isinstance(timeout, NO_NUMBERS) else float(timeout)
+    except (TypeError, ValueError, OverflowError):
         seconds = -1.0
     if not seconds >= 0:
-        raise InvalidArgument(f"{name} is a number of seconds of at least 0, or None for ever, not {timeout!r}")
+        raise InvalidArgument(f"{name} is a number of seconds of at least 0, or None for ever, not {quoted(timeout)}")
     return -1 if seconds > 1e9 else int(seconds * 1e9)
 
 

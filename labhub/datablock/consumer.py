@@ -7,9 +7,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
+import numpy as np
 from numpy.typing import NDArray
 
 from labhub import _native
+from labhub.arguments import LARGEST, checked_flag
+from labhub.bound import Bound
 from labhub.datablock.batch import Batch
 from labhub.datablock.checksums import Findings
 from labhub.datablock.config import (
@@ -25,6 +28,7 @@ from labhub.datablock.reading import ConsumeHandle, ReadSlot
 from labhub.errors import InvalidArgument, TimeoutExpired
 from labhub.names import check_name
 from labhub.schema import Schema
+from labhub.words import quoted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -33,7 +37,7 @@ Mode = Literal["stream", "latest", "lossless"]
 Start = Literal["newest", "oldest"] | int
 
 
-class DataBlockConsumer(Gathering):
+class DataBlockConsumer(Gathering, Bound):
     """Reads the slots of one channel. Made by `open_consumer` or `find_datablock_consumer`.
 
     Any thread may use it, one at a time.
@@ -122,6 +126,9 @@ class DataBlockConsumer(Gathering):
             An iterator of `xarray.Dataset`; `Batch.to_xarray` says what is in one.
         """
         return Datasets(self.batches(max_slots, min_slots, timeout, until_gone=until_gone))
+
+    def _instead(self) -> str:
+        return "in the other process, open another one; its batches can be sent"
 
     def __iter__(self) -> Batches:
         return self.batches()
@@ -392,15 +399,16 @@ class DataBlockConsumer(Gathering):
         return f"DataBlockConsumer({self.name!r}, {self.schema!r}, mode={self.mode!r}, {state})"
 
 
+STARTS = {"newest": _native.START_NEWEST, "oldest": _native.START_OLDEST}
+
+
 def _start(start: object) -> int:
     match start:
-        case "newest":
-            return _native.START_NEWEST
-        case "oldest":
-            return _native.START_OLDEST
-        case int() if start >= 0 and not isinstance(start, bool):
-            return start
-    raise InvalidArgument(f"start is 'newest', 'oldest' or a seq, not {start!r}")
+        case str() if start in STARTS:
+            return STARTS[start]
+        case int() | np.integer() if 0 <= start <= LARGEST and not isinstance(start, bool):
+            return int(start)
+    raise InvalidArgument(f"start is 'newest', 'oldest' or a seq, not {quoted(start)}")
 
 
 def open_consumer(
@@ -444,7 +452,7 @@ def open_consumer(
     ChannelNotFound, ChannelBusy, SchemaMismatch, SegmentTokenMismatch, SegmentAccessError, IncompatibleSegment
     InvalidName, InvalidArgument
     """
-    if mode not in get_args(Mode):
+    if not isinstance(mode, str) or mode not in get_args(Mode):
         raise InvalidArgument(f"mode is 'stream', 'latest' or 'lossless', not {mode!r}")
     native = _native.Consumer(
         segment_directory() if directory is None else directory,
@@ -456,6 +464,6 @@ def open_consumer(
         slot_nbytes=None if schema is None else schema.slot_nbytes,
         instance_id=instance_id,
         shared_secret=shared_secret,
-        busy_poll=busy_poll,
+        busy_poll=checked_flag("busy_poll", busy_poll),
     )
     return DataBlockConsumer(native, name, schema or Schema.raw(native.slot_nbytes), mode)

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from labhub.arguments import checked_flag
+from labhub.bound import Bound
 from labhub.datablock.batch import Batch
 from labhub.datablock.config import checked_count, nanoseconds
 from labhub.datablock.gaps import GapFiller, Gaps
 from labhub.datablock.quota import Quota
 from labhub.errors import ClosedError, InvalidArgument, StreamError, TimeoutExpired
 from labhub.schema import Schema
-from labhub.tables import size
+from labhub.words import size
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -99,6 +101,7 @@ def batches_of(
     least = checked_count("min_slots", min_slots)
     if max_slots is not None and least > most:
         raise InvalidArgument(f"min_slots={least} is more than max_slots={most}")
+    checked_flag("until_gone", until_gone)
     nanoseconds(timeout)  # refuse a bad one now, not while iterating
     _check_reachable(source, least)
     if least > limit and out is not None:
@@ -133,7 +136,7 @@ def _room(out: NDArray[Any], schema: Schema) -> int:
     return len(out)
 
 
-class Batches(Iterator[Batch], AsyncIterator[Batch]):
+class Batches(Bound, Iterator[Batch], AsyncIterator[Batch]):
     """Iterator of `Batch`, made by `DataBlockConsumer.batches`. It ends with the stream."""
 
     def __init__(
@@ -155,6 +158,9 @@ class Batches(Iterator[Batch], AsyncIterator[Batch]):
         self._quota = quota
         self._left: int | None = None  # of the quota, before the batch that is in hand
         self.in_hand = source.in_hand
+
+    def _instead(self) -> str:
+        return "send the batches that it yields, or let the other process open a consumer of its own"
 
     def __iter__(self) -> Batches:
         return self
@@ -252,15 +258,18 @@ async def _outcome(waiting: asyncio.Future[Batch | None]) -> Batch | StreamError
         return None
 
 
-class Datasets(Iterator["xr.Dataset"], AsyncIterator["xr.Dataset"]):
+class Datasets(Bound, Iterator["xr.Dataset"], AsyncIterator["xr.Dataset"]):
     """Iterator of `xarray.Dataset`, made by `DataBlockConsumer.datasets`. It ends with the stream."""
 
     def __init__(self, batches: Batches, gaps: Gaps = "leave") -> None:
-        if gaps not in get_args(Gaps):
+        if not isinstance(gaps, str) or gaps not in get_args(Gaps):
             raise InvalidArgument(f"gaps is 'leave' or 'nan', not {gaps!r}")
         self._batches = batches
         self._filler = GapFiller() if gaps == "nan" else None
         self._convert = Batch.to_xarray if self._filler is None else self._filler.fill
+
+    def _instead(self) -> str:
+        return "send the datasets that it yields, or let the other process open a consumer of its own"
 
     def __iter__(self) -> Datasets:
         return self

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from labhub import _native
 from labhub.arrays import memory_of
+from labhub.bound import Bound
 from labhub.datablock import checksums
 from labhub.datablock.config import (
     Checksum,
     ChecksumPolicy,
     ConsumerSyncPolicy,
     DataBlockPolicy,
+    checked_count,
     checksum_policy_of,
     nanoseconds,
     nanoseconds_from_ms,
@@ -30,6 +32,7 @@ from labhub.datablock.writing import WriteHandle, WriteSlot
 from labhub.errors import BackpressureTimeout, ClosedError, ConcurrentUseError, ForkedProcessError, InvalidArgument
 from labhub.names import check_name
 from labhub.schema import Schema
+from labhub.words import quoted
 
 Lossless = bool | Literal["single"]
 
@@ -40,7 +43,7 @@ SYNC_OF: dict[Lossless, ConsumerSyncPolicy] = {
 }
 
 
-class DataBlockProducer(_native.Writer):
+class DataBlockProducer(Bound, _native.Writer):
     """Writes the slots of one channel. Made by `open_producer` or `create_datablock_producer`.
 
     Any thread may use it, one at a time. Leaving its ``with`` block, dropping the last reference and the normal end of
@@ -353,6 +356,9 @@ class DataBlockProducer(_native.Writer):
         start = index * self._stride
         return self._payload[start : start + self._slot_nbytes]
 
+    def _instead(self) -> str:
+        return "a channel has one writer: close it here, and open it in the other process"
+
     def __enter__(self) -> Self:
         return self
 
@@ -418,8 +424,7 @@ def open_producer(
         If the channel has a live producer.
     InvalidName, InvalidArgument, IncompatibleSegment, SegmentAccessError, SegmentSpaceError, SegmentTokenMismatch
     """
-    if lossless not in SYNC_OF:
-        raise InvalidArgument(f"lossless is True, False or 'single', not {lossless!r}")
+    check_ring(capacity, lossless, timeout, evict_after)
     check_name(name)
     directory = segment_directory() if directory is None else directory
     producer = open_native(
@@ -438,6 +443,24 @@ def open_producer(
     )
     producer.rate = rate_of(schema, rate)
     return producer
+
+
+def check_ring(
+    capacity: int | None, lossless: object, timeout: float | None = None, evict_after: float | None = None
+) -> None:
+    """Refuse what no ring can have, before anything is created.
+
+    Raises
+    ------
+    InvalidArgument
+        One of them is nothing of its kind.
+    """
+    if capacity is not None:
+        checked_count("capacity", capacity)
+    if not isinstance(lossless, bool | str) or lossless not in SYNC_OF:
+        raise InvalidArgument(f"lossless is True, False or 'single', not {quoted(lossless)}")
+    nanoseconds(timeout)
+    nanoseconds(evict_after, "evict_after")
 
 
 def open_native(

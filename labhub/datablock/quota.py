@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+from labhub.arguments import checked_flag
 from labhub.datablock.batch import Batch
 from labhub.datablock.config import checked_count
 
@@ -34,6 +35,7 @@ class Quota:
 
     def __init__(self, total: int | None = None, progress: bool = False, title: str = "") -> None:
         self.left = None if total is None else checked_count("total", total)
+        checked_flag("progress", progress)
         self._lost = 0
         self._bar: Any = None
         if progress:

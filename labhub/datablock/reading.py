@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labhub import _native
+from labhub.bound import Bound
 from labhub.datablock import checksums
 from labhub.datablock.batch import SLOT_HEADER, Batch
 from labhub.datablock.config import nanoseconds
@@ -22,7 +23,7 @@ _FIELDS = struct.Struct("<8xqQ4xI32x")
 """Of `SLOT_HEADER`: timestamp_ns, nbytes and epoch, at a tenth of what numpy takes for the fields of one record."""
 
 
-class ReadSlot:
+class ReadSlot(Bound):
     """One slot, read in place. Made by `Consumer.slot`.
 
     Attributes
@@ -52,6 +53,9 @@ class ReadSlot:
         self._native = consumer._native
         self._timeout = timeout
         self._timeout_ns = nanoseconds(timeout)
+
+    def _instead(self) -> str:
+        return "send a copy of its array"
 
     def __enter__(self) -> Self:
         """Open the slot.
@@ -127,7 +131,7 @@ class ReadSlot:
         return checksums.digest(self.array.reshape(-1).view(np.uint8)[: self.nbytes])
 
 
-class ConsumeHandle:
+class ConsumeHandle(Bound):
     """One slot as the reference-level API hands it out: a validated copy, so it pins nothing and is never torn.
 
     Attributes
@@ -139,6 +143,9 @@ class ConsumeHandle:
     nbytes : int
         How many bytes were committed.
     """
+
+    def _instead(self) -> str:
+        return "send the bytes themselves"
 
     def __init__(self, batch: Batch) -> None:
         self.seq = int(batch.seq[0])

@@ -12,7 +12,7 @@ from labhub.datablock.location import default_capacity, free_nbytes
 from labhub.errors import InvalidArgument, LabHubError
 from labhub.logs import event
 from labhub.schema import TIME, Schema
-from labhub.tables import size
+from labhub.words import size
 
 logger = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from labhub import _native
 from labhub.arrays import memory_of
+from labhub.bound import Bound
 from labhub.errors import ClosedError, ConcurrentUseError, InvalidArgument
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _NOW = _native.NOW
 
 
-class WriteSlot:
+class WriteSlot(Bound):
     """One slot, open for writing in place. Made by `Producer.slot`.
 
     Attributes
@@ -48,6 +49,9 @@ class WriteSlot:
         self.nbytes = producer._slot_nbytes
         self.timestamp_ns: int | None = None
         self.seq = -1
+
+    def _instead(self) -> str:
+        return "send a copy of its array"
 
     def __enter__(self) -> Self:
         try:  # Ctrl-C can also come when the slot is open already
@@ -107,8 +111,11 @@ def _checked_length(nbytes: object) -> int:
     return int(nbytes)
 
 
-class WriteHandle:
+class WriteHandle(Bound):
     """An open slot of the reference-level API, made by `DataBlockProducer.acquire_write_slot`."""
+
+    def _instead(self) -> str:
+        return "send the bytes themselves"
 
     def __init__(self, producer: DataBlockProducer, index: int) -> None:
         self.producer = producer

@@ -16,6 +16,7 @@ from labhub import liveness, runtime
 from labhub.doctor.finding import Finding, dead
 from labhub.doctor.places import segment_base
 from labhub.errors import SegmentAccessError
+from labhub.words import size
 
 DELETED = " (deleted)"
 """What the kernel puts behind the name of an open file that was removed."""
@@ -40,7 +41,7 @@ def _removed_segments() -> Iterator[Finding]:
             )
             yield Finding("leftovers", "problem", path, what)
         else:
-            what = f"has ended, but {users} can still read it; its {nbytes / 1e6:.1f} MB are free once that is over"
+            what = f"has ended, but {users} can still read it; its {size(nbytes)} are free once that is over"
             yield Finding("leftovers", "ok", path, what)
 
 

@@ -15,6 +15,7 @@ from labhub.datablock.location import SMALL_SHM, existing, segment_directory
 from labhub.doctor.finding import Finding, command, examined
 from labhub.runtime import runtime_path
 from labhub.transport.curve import data_directory
+from labhub.words import size
 
 FEW_DESCRIPTORS = 1024
 """Below this, a note: each producer and each reader of a channel takes one open file."""
@@ -91,7 +92,7 @@ def examine_space() -> Iterator[Finding]:
 
 def _space(base: Path, total: int, used: int, free: int) -> Iterator[Finding]:
     larger = "docker run --shm-size=1g ..., or: mount -o remount,size=1g /dev/shm"
-    amount = f"{free / 1e6:.0f} MB of {total / 1e6:.0f} MB are free"
+    amount = f"{size(free)} of {size(total)} are free"
     if free < LITTLE_SPACE:
         yield Finding("shared memory", "problem", str(base), f"nearly full: {amount}", larger)
     elif total < SMALL_SHM:

@@ -15,6 +15,7 @@ from labhub.doctor.live import examine_live
 from labhub.doctor.places import broker_directories
 from labhub.errors import ChannelNotFound, IncompatibleSegment, LabHubError, SegmentAccessError, VersionMismatch
 from labhub.names import NAME
+from labhub.words import size
 
 CHECK = "segments"
 
@@ -91,7 +92,7 @@ def _unreadable(path: Path, error: LabHubError) -> Finding:
 
 def _dead(path: Path, found: Diagnosis, registered: Registered) -> Finding:
     half = " in the middle of a write (nobody can read that slot)" if _half_written(path) else ""
-    state = f"its producer, process {found.pid}, is dead{half} ({found.nbytes / 1e6:.1f} MB)"
+    state = f"its producer, process {found.pid}, is dead{half} ({size(found.nbytes)})"
     if channel := registered.get(found.instance_id):
         what = f"{state}; the broker removes channel {channel!r} in 10 seconds, unless a producer takes it over"
         return Finding(CHECK, "note", str(path), what)

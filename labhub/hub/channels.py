@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from labhub import liveness
+from labhub.bound import Bound, connect_line
 from labhub.datablock.location import segment_directory
 from labhub.datablock.sizing import history_of, rate_of
 from labhub.errors import InvalidArgument
 from labhub.schema import Schema
 from labhub.tasks import contained
+from labhub.words import did_you_mean, visible
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -131,7 +134,7 @@ class ChannelInfo:
 
     def __repr__(self) -> str:
         # Without pids and ages, which differ from run to run.
-        parts = [repr(self.name), self.layout or "undeclared"]
+        parts = [repr(self.name), visible(self.layout) or "undeclared"]
         if self.units:
             parts.append(f"units={self.units}")
         if self.origin:
@@ -155,14 +158,30 @@ def schema_of(metadata: dict[str, Any]) -> Schema | None:
     return schema
 
 
-def live(widget: str, *args: Any, **options: Any) -> Any:
+def live(widget: str, hub: Hub, *args: Any, **options: Any) -> Any:
     """Make one of the notebook's widgets: they are above the hub, which knows their public names only."""
     import labhub
 
-    return getattr(labhub, widget)(*args, **options)
+    made = getattr(labhub, widget)
+    check_options(widget, made, options, given=("channel", "field", "hub"))
+    return made(*args, **options, hub=hub)
 
 
-class Channel:
+def check_options(what: str, called: Callable[..., Any], options: Mapping[str, Any], given: Sequence[str]) -> None:
+    """Refuse options that a function does not have beside those that are given; the message has the closest ones.
+
+    Raises
+    ------
+    InvalidArgument
+    """
+    named = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    known = [p.name for p in inspect.signature(called).parameters.values() if p.kind in named and p.name not in given]
+    for name in options:
+        if name not in known:
+            raise InvalidArgument(f"{what} has no option {name!r}; {did_you_mean(name, known)}")
+
+
+class Channel(Bound):
     """One channel of a hub, by name; it need not be there yet. Made by ``hub["name"]``.
 
     Attributes
@@ -188,6 +207,7 @@ class Channel:
 
     def consumer(self, mode: Literal["stream", "latest", "lossless"] = "stream", **options: Any) -> Consumer:
         """Attach a reader; as `Hub.consumer`."""
+        check_options("a consumer", self._hub.consumer, options, given=("channel", "mode"))
         return self._hub.consumer(self.name, mode, **options)
 
     def latest(self, timeout: float | None = 5.0) -> Batch:
@@ -238,11 +258,15 @@ class Channel:
 
     def plot(self, *fields: str, **options: Any) -> Any:
         """Plot its fields, or those that are named, live in a notebook; the options are those of `labhub.LivePlot`."""
-        return live("LivePlot", (self.name, *fields), hub=self._hub, **options)
+        return live("LivePlot", self._hub, (self.name, *fields), **options)
 
     def image(self, field: str | None = None, **options: Any) -> Any:
         """Show its newest slot live in a notebook; the options are those of `labhub.LiveImage`."""
-        return live("LiveImage", self.name, field, hub=self._hub, **options)
+        return live("LiveImage", self._hub, self.name, field, **options)
+
+    def _instead(self) -> str:
+        hub = connect_line(self._hub.name, endpoint=self._hub.given is not None)
+        return f"in the other process, take {hub}[{self.name!r}]; its data, from to_xarray() for example, can be sent"
 
     def __repr__(self) -> str:
         return f"Channel({self.name!r})"

@@ -6,12 +6,15 @@ import atexit
 import os
 import threading
 
+from labhub.arguments import checked_flag, checked_text
 from labhub.datablock.config import nanoseconds
 from labhub.errors import BrokerUnreachable, InvalidArgument
 from labhub.hub.hub import Hub
 from labhub.hub.local_broker import broker_place, running_broker, start_broker
 from labhub.messenger import Messenger
 from labhub.names import check_name
+from labhub.transport.curve import check_public_key
+from labhub.words import quoted
 
 _open: dict[str, Hub] = {}
 _open_lock = threading.Lock()
@@ -59,8 +62,15 @@ def connect(
     Hub('default', connected)
     """
     check_name(name, "broker")
+    checked_flag("start", start)
+    if endpoint is not None:
+        checked_text("endpoint", endpoint)
+    if public_key is not None:
+        check_public_key(public_key)
     if (endpoint is None) != (public_key is None):
         raise InvalidArgument("endpoint and public_key go together; give both, or neither to find the broker by name")
+    if timeout is None:
+        raise InvalidArgument("timeout is a number of seconds; a broker that never answers is not waited for for ever")
     nanoseconds(timeout)
     if start and endpoint is not None:
         raise InvalidArgument("start=True starts a broker on this machine, found by its name; leave out the endpoint")
@@ -90,6 +100,21 @@ def _connected(name: str, start: bool, given: tuple[str, str] | None, timeout: f
             endpoint=place[0],
         )
     return messenger
+
+
+def given_or_default(hub: object) -> Hub:
+    """Return a hub that was passed as an argument, or that of `connect` for None.
+
+    Raises
+    ------
+    InvalidArgument
+        It is something else than a hub.
+    """
+    if hub is None:
+        return connect()
+    if isinstance(hub, Hub):
+        return hub
+    raise InvalidArgument(f"hub is what labhub.connect() returns, not {quoted(hub)}")
 
 
 def open_hubs() -> list[Hub]:

@@ -10,8 +10,10 @@ from concurrent.futures import Future, wait
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from labhub.arguments import checked_flag
+from labhub.bound import Bound, connect_line
 from labhub.datablock.batch import Batch
-from labhub.datablock.config import ChecksumPolicy
+from labhub.datablock.config import ChecksumPolicy, nanoseconds
 from labhub.datablock.consumer import DataBlockConsumer, Mode, Start
 from labhub.datablock.gaps import Gaps
 from labhub.datablock.iteration import Batches, Datasets, InHand, batches_of
@@ -38,7 +40,7 @@ Attached = tuple[DataBlockConsumer, Lease]
 Reattach = Callable[[bytes], Attached | None]
 
 
-class Consumer:
+class Consumer(Bound):
     """A reader of a channel. Made by `Hub.consumer`.
 
     Any thread may use it, one at a time. Leaving its ``with`` block and dropping the last reference close it.
@@ -128,6 +130,7 @@ class Consumer:
         [8 9] [8 9]
         """
         self._check_open()
+        checked_flag("progress", progress)
         quota = Quota(total, progress, self.channel) if progress or total is not None else None
         return batches_of(self, max_slots, min_slots, timeout, until_gone, out, quota)
 
@@ -172,6 +175,10 @@ class Consumer:
         """
         batches = self.batches(max_slots, min_slots, timeout, until_gone=until_gone, total=total, progress=progress)
         return Datasets(batches, gaps)
+
+    def _instead(self) -> str:
+        hub = connect_line(self._hub.name, endpoint=self._hub.given is not None)
+        return f"in the other process, open another one: {hub}.consumer({self.channel!r}); its batches can be sent"
 
     def __iter__(self) -> Batches:
         return self.batches()
@@ -231,6 +238,7 @@ class Consumer:
         ChecksumError
             If the slot is corrupt (``checksum="enforced"``); the next call passes over it.
         """
+        nanoseconds(timeout)
         return self._block.latest(timeout)
 
     def snapshot(self, last: int | None = None, seconds: float | None = None) -> Batch:
@@ -418,7 +426,9 @@ class Consumer:
                 return
             left = FOLLOW_INTERVAL if deadline is None else deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutExpired(f"channel {self.channel!r} has ended and did not come back within {timeout:g} s")
+                raise TimeoutExpired(
+                    f"channel {self.channel!r} has ended and did not come back within {round(timeout or 0.0, 3):g} s"
+                )
             self._closing.wait(min(left, CLOSE_INTERVAL))
         # Each incarnation counts its epochs from 1 on, and readers are promised that they rise.
         self._epochs_before += ended.epoch + 1 - attached[0].epoch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import logging
 import os
 import threading
@@ -35,9 +34,11 @@ from labhub.hub.lease import Lease
 from labhub.hub.mismatch import conflict, conflict_of, falsely_declared, unexpected
 from labhub.logs import event
 from labhub.messenger import Messenger, ProducerInfo
-from labhub.names import check_name
+from labhub.names import check_one
 from labhub.protocol.messages import ChannelEntry
 from labhub.schema import Schema
+from labhub.telling import Advice
+from labhub.words import close_names, did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Directory:
         AccessDenied
             The broker's rules do not let this client consume it.
         """
-        check_name(channel)
+        check_one(channel)
         entry = self._messenger.query(channel, timeout)
         if entry is None:
             raise self._not_found(channel, timeout)
@@ -88,7 +89,7 @@ class Directory:
 
     def schema(self, channel: str, timeout: float) -> Schema | None:
         """What the producer of a channel declared; raises as `find`."""
-        check_name(channel)
+        check_one(channel)
         try:
             text = self._messenger.query_schema(channel, timeout)
         except ChannelNotFound:
@@ -110,7 +111,7 @@ class Directory:
         TimeoutExpired
             It has none in time (in seconds; None waits for ever).
         """
-        check_name(channel)
+        check_one(channel)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = 1.0 if deadline is None else max(0.0, deadline - time.monotonic())
@@ -121,7 +122,7 @@ class Directory:
                 if left == 0.0:
                     why = "The producer that it had is dead." if entry else self._hint(channel, timeout=1.0)
             except BrokerUnreachable as error:
-                why = f"The broker {self._broker!r} cannot be asked: {error}."
+                why = f"The broker {self._broker!r} cannot be asked: {error.bare}."
             if left == 0.0:
                 raise TimeoutExpired(f"channel {channel!r} did not appear within {timeout:g} s. {why}")
             time.sleep(POLL_INTERVAL)
@@ -286,16 +287,20 @@ class Directory:
 
     def _not_found(self, channel: str, timeout: float) -> ChannelNotFound:
         return ChannelNotFound(
-            f"the broker {self._broker!r} has no channel {channel!r}. {self._hint(channel, timeout)} "
-            f"hub.wait_for({channel!r}, timeout=5) waits for it to appear.",
+            f"the broker {self._broker!r} has no channel {channel!r}. {self._hint(channel, timeout)}",
+            advice=Advice(
+                f" hub.wait_for({channel!r}, timeout=5) waits for it to appear.",
+                shell=" `labhub channels` lists what is there.",
+                notebook=f" %hub_discover {channel} --wait 5 waits for it to appear.",
+            ),
             channel=channel,
         )
 
     def _hint(self, channel: str, timeout: float) -> str:
         """What the broker has instead, the closest names first."""
         names = [entry.channel_name for entry in self._messenger.list_channels("*", timeout)]
-        if close := difflib.get_close_matches(channel, names, n=3):
-            return f"Did you mean {' or '.join(map(repr, close))}?"
+        if close_names(channel, names):
+            return "D" + did_you_mean(channel, names, repr)[1:]
         return f"It knows {', '.join(names[:5])}{' ...' if names[5:] else ''}." if names else "It knows no channel yet."
 
     def _segment_gone(self, entry: ChannelEntry) -> ChannelNotFound:

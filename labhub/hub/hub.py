@@ -10,12 +10,14 @@ from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
+from labhub.arguments import checked_choice, checked_flag, checked_path, checked_positive
+from labhub.bound import Bound, connect_line
 from labhub.datablock.config import Checksum, checksum_policy_of, nanoseconds
 from labhub.datablock.consumer import Mode, Start
 from labhub.datablock.location import free_nbytes, segment_directory
-from labhub.datablock.producer import DataBlockProducer, Lossless
+from labhub.datablock.producer import DataBlockProducer, Lossless, check_ring
 from labhub.errors import ClosedError, ForkedProcessError, InvalidArgument, MissingDependency
 from labhub.hub.channels import Channel, ChannelInfo
 from labhub.hub.consumers import Attached, Consumer
@@ -26,8 +28,9 @@ from labhub.hub.producers import Producer, Wanted, announce_replacement
 from labhub.hub.status import ConsumerStatus, HubStatus, ProducerStatus
 from labhub.hub.watching import Watch
 from labhub.messenger import Messenger
-from labhub.names import check_name
+from labhub.names import check_name, check_one
 from labhub.schema import Schema
+from labhub.words import quoted
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from labhub.recording import Recording
 
 
-class Hub:
+class Hub(Bound):
     """A client's handle on one broker. Made by `connect`.
 
     Any thread may use it. Closing it closes its producers, consumers and watches.
@@ -195,6 +198,7 @@ class Hub:
         """
         self._check()
         check_name(channel)
+        check_ring(capacity, lossless, timeout, evict_after)
         hints = {"shape": shape, "units": units, "dims": dims, "sample_rate": sample_rate, "attrs": attrs}
         ring: dict[str, Any] = {"capacity": capacity, "history": history, "rate": rate}
         ring["checksum"] = checksum_policy_of(checksum)
@@ -278,8 +282,10 @@ class Hub:
         """
         self._check()
         nanoseconds(timeout)
+        checked_choice("mode", mode, get_args(Mode))
+        checked_flag("follow", follow)
         if schema is not None and not isinstance(schema, Schema):
-            raise InvalidArgument(f"schema is a labhub.Schema, not {type(schema).__name__}; Schema.infer makes one")
+            raise InvalidArgument(f"schema is a labhub.Schema, not {quoted(schema)}; labhub.Schema.infer makes one")
         patience = self._timeout if timeout is None else timeout
         attached = self._directory.attach(channel, mode, start, patience, expected=schema, busy_poll=busy_poll)
 
@@ -414,6 +420,7 @@ class Hub:
         """
         self._check()
         nanoseconds(timeout)
+        checked_flag("existing", existing)
         watch = Watch(self._messenger, pattern, existing=existing, timeout=timeout, reply_timeout=self._timeout)
         self._watches.add(watch)
         return watch
@@ -466,6 +473,12 @@ class Hub:
         ...     rec.mark("valve open")
         """
         self._check()
+        checked_path("store", store)
+        checked_flag("follow", follow)
+        checked_choice("compression", compression, ("zstd", "none"))
+        for name, value, unit in (("split_nbytes", split_nbytes, "bytes"), ("split_seconds", split_seconds, "seconds")):
+            if value is not None:
+                checked_positive(name, value, unit)
         try:
             from labhub.recording import Recording
         except ModuleNotFoundError as error:
@@ -495,7 +508,7 @@ class Hub:
 
     def __getitem__(self, channel: str) -> Channel:
         self._check()
-        return Channel(self, check_name(channel))
+        return Channel(self, check_one(channel))
 
     def close(self) -> None:
         """Close its producers, consumers and watches, and leave the broker. Twice is harmless.
@@ -536,6 +549,9 @@ class Hub:
             )
         if self._closed:
             raise ClosedError(f"the hub {self.name!r} was closed; connect() opens it again")
+
+    def _instead(self) -> str:
+        return f"in the other process, {connect_line(self.name, endpoint=self.given is not None)} opens one"
 
     def __enter__(self) -> Self:
         self._check()

@@ -19,8 +19,8 @@ from labhub.errors import (
     InvalidSettings,
     LabHubError,
     TimeoutExpired,
-    raise_if_exhausted,
 )
+from labhub.exhausted import raise_if_exhausted
 from labhub.hub.holder import describe_process, is_kernel
 from labhub.messenger import Messenger
 from labhub.names import check_name
@@ -28,6 +28,7 @@ from labhub.private import private_directory
 from labhub.runtime import ConnectionFile
 from labhub.settings import MetricsSettings, SettingsFile, read_settings, settings_path
 from labhub.tasks import Task
+from labhub.telling import Advice
 from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, data_directory, load_key
 
 # How long a broker whose process runs may take to answer, before it is believed all the same; and how long it is asked
@@ -279,8 +280,13 @@ def running_broker(name: str = "default") -> ConnectionFile:
     option = "" if name == "default" else f" --name {name}"
     argument = "" if name == "default" else f"{name!r}, "
     raise BrokerUnreachable(
-        f"no broker named {name!r} is running; start one with `labhub broker start{option}` in a terminal, "
-        f"or with labhub.connect({argument}start=True)"
+        f"no broker named {name!r} is running",
+        advice=Advice(
+            f"; start one with `labhub broker start{option}` in a terminal, or with "
+            f"labhub.connect({argument}start=True)",
+            shell=f"; start one with `labhub broker start{option}`",
+            notebook=f"; start one with: %hub_broker start{option}",
+        ),
     )
 
 
@@ -317,7 +323,8 @@ def stop_broker(name: str = "default", timeout: float = 15.0) -> ConnectionFile:
     running = running_broker(name)
     if is_kernel(running.pid):
         raise LabHubError(
-            f"the broker {name!r} runs inside {describe_process(running.pid)}; stop it there, with %hub_broker stop"
+            f"the broker {name!r} runs inside {describe_process(running.pid)}; stop it there: with "
+            "%hub_broker stop if that magic started it, else with its own stop()"
         )
     os.kill(running.pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout

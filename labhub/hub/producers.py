@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from labhub.arguments import check_hints
+from labhub.bound import Bound
 from labhub.datablock.config import ChecksumPolicy
 from labhub.datablock.encode import first_of
 from labhub.datablock.producer import DataBlockProducer, Lossless, open_producer
@@ -68,7 +70,11 @@ class Wanted:
         cls, like: ArrayLike | Mapping[str, Any] | None, dtype: DTypeLike | None, hints: Mapping[str, Any], **ring: Any
     ) -> Self:
         """Work out the schema if `like` or `dtype` tells it, else keep the hints for the first write."""
-        schema = None if like is None and dtype is None else Schema.infer(like, dtype=dtype, **hints)
+        schema = None
+        if like is None and dtype is None:
+            check_hints(**hints)
+        else:
+            schema = Schema.infer(like, dtype=dtype, **hints)
         wanted = cls(schema, hints, **ring)
         check_size(wanted.capacity, wanted.history, wanted.rate, schema, hints.get("sample_rate"))
         return wanted
@@ -80,7 +86,7 @@ class Wanted:
         return slots_for(self.history, per_second)
 
 
-class Producer:
+class Producer(Bound):
     """The one writer of a channel. Made by `Hub.producer`.
 
     Any thread may use it, one at a time. Leaving its ``with`` block, dropping the last reference and the normal end of
@@ -329,6 +335,12 @@ class Producer:
         self._lease = self._register(block)
         self._block = block
         weakref.finalize(self, self._lease.abandon)
+
+    def _instead(self) -> str:
+        return (
+            f"a channel has one writer: close it here, and open it in the other process, with labhub.connect() and "
+            f"hub.producer({self.channel!r}, ...)"
+        )
 
     def __enter__(self) -> Self:
         self._check_open()

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from labhub.errors import LabHubError
 from labhub.schema import Schema
-from labhub.tables import age, html_facts, html_table
+from labhub.tables import html_facts, html_table
+from labhub.words import age, one_line
 
 if TYPE_CHECKING:
     from labhub.hub.channels import ChannelInfo
@@ -28,7 +29,7 @@ def hub_html(hub: Hub) -> str:
     try:
         found = hub.channels()
     except LabHubError as error:
-        return html_facts(title, [("channels", str(error))])
+        return html_facts(title, [("channels", one_line(error))])
     return html_facts(title, []) + (html_table(HEAD, map(_row, found)) if found else "")
 
 

@@ -11,7 +11,8 @@ from labhub.errors import LabHubError
 from labhub.hub.consumers import Consumer
 from labhub.hub.producers import Producer
 from labhub.messenger import Status
-from labhub.tables import age, html_facts, html_table, size, text_facts
+from labhub.tables import html_facts, html_table, text_facts
+from labhub.words import age, one_line, size
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class ProducerStatus:
         try:
             counters = producer.stats()
         except LabHubError as error:
-            return cls(producer.channel, registered, trouble=str(error))
+            return cls(producer.channel, registered, trouble=one_line(error))
         if not counters:  # its schema is left to the first write
             return cls(producer.channel, registered)
         return cls(
@@ -172,8 +173,8 @@ class HubStatus(str):
             ("evictions", f"{self.evictions} readers"),
             ("free memory", size(self.free_nbytes)),
             *([("broker settings", self.settings_error)] if self.settings_error else []),
-            *([("trouble", self.error)] if self.error else []),
-            *((f"rejected {channel}", reason) for channel, reason in self.rejected.items()),
+            *([("trouble", one_line(self.error))] if self.error else []),
+            *((f"rejected {channel}", one_line(reason)) for channel, reason in self.rejected.items()),
         ]
 
     def explain(self) -> str:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import Self
 
+from labhub.bound import Bound
 from labhub.errors import BrokerUnreachable, ClosedError, ConcurrentUseError, ForkedProcessError, TimeoutExpired
 from labhub.hub.roster import ChannelEvent, Roster
 from labhub.messenger import Messenger
@@ -84,7 +85,7 @@ class Inbox:
             self._changed.wait_for(lambda: self._closed, seconds)
 
 
-class Watch(Iterator[ChannelEvent], AsyncIterator[ChannelEvent]):
+class Watch(Bound, Iterator[ChannelEvent], AsyncIterator[ChannelEvent]):
     """What happens to the channels of a hub. Made by `Hub.watch`; for ``for``, ``async for`` and ``with``.
 
     Any thread may use it, one at a time. `close`, in any thread, ends the iteration, and so does closing the hub.
@@ -111,6 +112,9 @@ class Watch(Iterator[ChannelEvent], AsyncIterator[ChannelEvent]):
             raise
         if not existing:
             self._news.clear()
+
+    def _instead(self) -> str:
+        return f"in the other process, call labhub.connect() and hub.watch({self.pattern!r}); its events can be sent"
 
     def __iter__(self) -> Watch:
         return self

@@ -11,11 +11,12 @@ from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TypeVar, cast
 
+from labhub.bound import Bound
 from labhub.errors import BrokerUnreachable, ChannelNotFound, ForkedProcessError, InvalidArgument, LabHubError
 from labhub.messenger.info import ConsumerInfo, Metrics
 from labhub.messenger.worker import Worker
 from labhub.names import check_name
-from labhub.protocol.client_state import Done, Sink
+from labhub.protocol.client_state import UNANSWERED, Done, Sink
 from labhub.protocol.messages import (
     ChannelEntry,
     ChecksumErrorReq,
@@ -43,12 +44,15 @@ LIST_ATTEMPTS = 5
 """How often a directory that changes while it is read is read again."""
 
 
-class Questions:
+class Questions(Bound):
     """The requests of a connected client. `Messenger` connects it, and registers with it."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._worker: Worker | None = None
+
+    def _instead(self) -> str:
+        return "in the other process, make another one, and connect it"
 
     def discover_producer(self, channel: str, timeout_ms: int = 5000) -> ConsumerInfo | None:
         """Ask where a channel is.
@@ -244,17 +248,17 @@ class Questions:
         try:
             return future.result(timeout + 1.0)
         except FutureTimeout:
-            raise BrokerUnreachable(f"the broker did not answer within {timeout:g} s") from None
+            raise BrokerUnreachable(f"the broker did not answer within {timeout:g} s", advice=UNANSWERED) from None
 
     def _connected(self) -> Worker:
         self._check_fork()
         if self._worker is None:
-            raise BrokerUnreachable("this Messenger is not connected to a broker; call connect() first")
+            raise BrokerUnreachable("there is no connection to a broker yet, or any more; call connect() first")
         return self._worker
 
     def _check_fork(self) -> None:
         if self._pid != os.getpid():
-            raise ForkedProcessError("this Messenger belongs to the parent process; make a new one after the fork")
+            raise ForkedProcessError("this connection belongs to the parent process; call connect() in the child")
 
 
 def check_pattern(pattern: object) -> str:

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 Status = Literal["connected", "connecting", "disconnected", "unauthorized"]
 Resolver = Callable[[], tuple[str, str] | None]
 
-DISCONNECTED = "this Messenger was disconnected"
+DISCONNECTED = "the connection to the broker was closed; connect() opens another"
 LOST = {"connecting": "away", "disconnected": "away", "unauthorized": "refusing this client, or another one"}
 SLICE = 0.1
 """How often the worker looks at the clock (in seconds)."""

@@ -25,9 +25,11 @@ from jupyter_client.manager import KernelManager
 from jupyter_core.utils import ensure_event_loop
 
 from labhub import runtime
+from labhub.bound import Bound
 from labhub.errors import LabHubError, TimeoutExpired
-from labhub.names import check_name, did_you_mean
+from labhub.names import check_name
 from labhub.tasks import Task, words
+from labhub.words import did_you_mean
 
 State = Literal["starting", "running", "ended", "failed", "stopped"]
 
@@ -45,7 +47,7 @@ SOCKET_PATH_LENGTH = 107
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-class BackgroundProducer:
+class BackgroundProducer(Bound):
     """A cell that runs in a kernel of its own. Made by ``%%hub_producer``.
 
     Attributes
@@ -246,6 +248,9 @@ class BackgroundProducer:
             kept = log.read()
             log.seek(0)
             log.truncate(log.write(kept[kept.find(b"\n") + 1 :]))
+
+    def _instead(self) -> str:
+        return "it is stopped by the notebook that started it"
 
     def __repr__(self) -> str:
         if self.state == "failed":

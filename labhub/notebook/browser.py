@@ -10,10 +10,11 @@ import traitlets
 
 from labhub.datablock.diagnostics import diagnose
 from labhub.errors import ChannelNotFound, InvalidArgument
-from labhub.hub import ChannelInfo, Hub, connect
+from labhub.hub import ChannelInfo, Hub
+from labhub.hub.connecting import given_or_default
 from labhub.notebook.live import LiveWidget
-from labhub.tables import age
 from labhub.tasks import words
+from labhub.words import age
 
 POINTS = 60
 """Points of a sparkline."""
@@ -51,7 +52,7 @@ class HubBrowser(LiveWidget):
     def __init__(self, hub: Hub | None = None, pattern: str = "*") -> None:
         if not isinstance(pattern, str):
             raise InvalidArgument(f"a pattern is a text such as 'pump.*', not {pattern!r}")
-        hub = connect() if hub is None else hub
+        hub = given_or_default(hub)
         super().__init__(hub, pattern=pattern, title=f"channels of {hub.name}")
         self._histories: dict[str, _History] = {}
         self._begin()

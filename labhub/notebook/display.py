@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from labhub.hub import ChannelInfo
 from labhub.notebook.rates import Rate
-from labhub.tables import age, html_facts, html_table, text_facts, text_table
+from labhub.tables import html_facts, html_table, text_facts, text_table
+from labhub.words import age
 
 if TYPE_CHECKING:
     from labhub.doctor import Finding

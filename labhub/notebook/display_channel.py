@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,8 @@ from labhub.datablock.batch import Batch
 from labhub.datablock.diagnostics import Diagnosis
 from labhub.hub import ChannelInfo
 from labhub.notebook.rates import mean_rate
-from labhub.tables import age, html_facts, html_table, size, text_facts, text_table
+from labhub.tables import html_facts, html_table, text_facts, text_table
+from labhub.words import age, size
 
 SHOWN_ELEMENTS = 6
 """Elements of a slot that are shown."""
@@ -104,7 +106,7 @@ class Tail:
 
     def _repr_html_(self) -> str:
         rows = self._rows()
-        return html_table(self._head(), rows) if rows else f"{self.batch.channel}: nothing written yet"
+        return html_table(self._head(), rows) if rows else html.escape(f"{self.batch.channel}: nothing written yet")
 
 
 def _shown(value: object) -> str:

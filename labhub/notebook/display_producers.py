@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labhub.tables import age, html_table, text_table
+from labhub.tables import html_table, text_table
+from labhub.words import age
 
 if TYPE_CHECKING:
     from labhub.notebook.background import BackgroundProducers

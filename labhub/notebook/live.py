@@ -14,10 +14,12 @@ from typing import Any, ClassVar
 import anywidget
 import traitlets
 
+from labhub.bound import Bound
 from labhub.errors import ClosedError, LabHubError
 from labhub.hub import Hub
 from labhub.notebook.bundle import bundle
 from labhub.tasks import Task
+from labhub.words import visible
 
 FRAME_RATE = 30.0
 """Most frames per second."""
@@ -42,7 +44,7 @@ _usual_switch_interval = 0.0
 _running_lock = threading.Lock()
 
 
-class LiveWidget(anywidget.AnyWidget):
+class LiveWidget(Bound, anywidget.AnyWidget):
     """Base of the widgets. A subclass opens and releases what it reads, and makes one frame at a time.
 
     Everything flows from the kernel to the browser, one message per frame, from a daemon thread: a cell that is busy
@@ -147,7 +149,7 @@ class LiveWidget(anywidget.AnyWidget):
         except ClosedError:
             raise
         except LabHubError as error:
-            self._trouble = gone = str(error).splitlines()[0]
+            self._trouble = gone = visible(str(error).splitlines()[0])
             frame = None
             self._release()
         self._publish(frame, gone)
@@ -217,6 +219,9 @@ class LiveWidget(anywidget.AnyWidget):
             self.stop()
             self._view_count = None  # else the page reports a view less through the comm that is closed, and throws
         super().close()
+
+    def _instead(self) -> str:
+        return "make another one in the notebook that is to show it"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The widget, and what shows where there are no widgets: its last picture, else its name."""

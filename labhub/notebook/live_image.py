@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 import traitlets
 
+from labhub.arguments import checked_choice, checked_text, number_of
 from labhub.datablock.batch import Batch
 from labhub.errors import ClosedError, InvalidArgument
-from labhub.hub import Channel, Hub, connect
+from labhub.hub import Channel, Hub
+from labhub.hub.connecting import given_or_default
+from labhub.names import check_one
 from labhub.notebook.image import ImageField, choose_image, quantised, range_of, reduced
 from labhub.notebook.live import LiveWidget
 from labhub.notebook.source import Source
+from labhub.words import quoted
 
 COLOR_MAPS = ("gray", "viridis", "magma", "coolwarm")
 RATE_SECONDS = 2.0
@@ -77,19 +81,21 @@ class LiveImage(LiveWidget):
         max_width: int = 640,
         reduce: str = "mean",
     ) -> None:
-        name = channel.name if isinstance(channel, Channel) else channel
-        if reduce not in ("mean", "stride"):
-            raise InvalidArgument(f"reduce is 'mean' or 'stride', not {reduce!r}")
+        name = channel.name if isinstance(channel, Channel) else check_one(channel)
+        checked_choice("reduce", reduce, ("mean", "stride"))
+        if field is not None:
+            checked_text("field", field)
         if isinstance(max_width, bool) or not isinstance(max_width, int) or not 16 <= max_width <= 8192:
             raise InvalidArgument(f"max_width is a number of pixels from 16 to 8192, not {max_width!r}")
-        if vmin is not None and vmax is not None and not vmin < vmax:
+        low, high = _checked_value("vmin", vmin), _checked_value("vmax", vmax)
+        if low is not None and high is not None and not low < high:
             raise InvalidArgument(f"vmin is less than vmax; they are {vmin!r} and {vmax!r}")
         super().__init__(
-            connect() if hub is None else hub,
+            given_or_default(hub),
             cmap=_checked_map(cmap),
-            vmin=_checked_value("vmin", vmin),
-            vmax=_checked_value("vmax", vmax),
-            title=title or name,
+            vmin=low,
+            vmax=high,
+            title=checked_text("title", title) or name,
         )
         self._channel = name
         self._field = field
@@ -189,7 +195,7 @@ class LiveImage(LiveWidget):
 
 
 def _checked_map(cmap: object) -> str:
-    if cmap not in COLOR_MAPS:
+    if not isinstance(cmap, str) or cmap not in COLOR_MAPS:
         raise InvalidArgument(f"cmap is one of {', '.join(COLOR_MAPS)}, not {cmap!r}")
     return str(cmap)
 
@@ -197,6 +203,7 @@ def _checked_map(cmap: object) -> str:
 def _checked_value(name: str, value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
-        raise InvalidArgument(f"{name} is a finite number, or None to follow the frames, not {value!r}")
-    return float(value)
+    number = number_of(value)
+    if number is None or not math.isfinite(number):
+        raise InvalidArgument(f"{name} is a finite number, or None to follow the frames, not {quoted(value)}")
+    return number

@@ -10,10 +10,12 @@ import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
+from labhub.arguments import checked_text
 from labhub.datablock.batch import Batch
 from labhub.datablock.series import Series, choose, samples
 from labhub.errors import ClosedError, InvalidArgument
-from labhub.hub import Channel, Hub, connect
+from labhub.hub import Channel, Hub
+from labhub.hub.connecting import given_or_default
 from labhub.notebook.columns import Columns
 from labhub.notebook.live import LiveWidget
 from labhub.notebook.source import Source
@@ -90,9 +92,9 @@ class LivePlot(LiveWidget):
         if isinstance(height, bool) or not isinstance(height, int) or not 80 <= height <= 4000:
             raise InvalidArgument(f"height is a number of pixels from 80 to 4000, not {height!r}")
         super().__init__(
-            connect() if hub is None else hub,
+            given_or_default(hub),
             window=_checked_window(window),
-            title=title or ", ".join(chosen),
+            title=checked_text("title", title) or ", ".join(chosen),
             height=height,
         )
         self._wanted_fields = chosen
@@ -274,7 +276,8 @@ def _wanted(wanted: Sequence[Wanted]) -> dict[str, list[str]]:
         raise InvalidArgument("a plot needs a channel, for example LivePlot('pump.pressure')")
     chosen: dict[str, list[str]] = {}
     for item in wanted:
-        channel, *fields = (item,) if isinstance(item, str | Channel) else tuple(item) or ("",)
+        several = tuple(item) if isinstance(item, list | tuple) else (item,)
+        channel, *fields = several or ("",)
         name = channel.name if isinstance(channel, Channel) else channel
         if not isinstance(name, str) or not all(isinstance(field, str) for field in fields):
             raise InvalidArgument(f"{item!r} is no channel; give its name, or a tuple of its name and names of fields")

@@ -7,7 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from labhub.errors import BrokerUnreachable, LabHubError, RecordingError
+from labhub.errors import LabHubError, RecordingError
 from labhub.hub import Hub, connect, named_broker, running_broker, start_broker, stop_broker
 from labhub.notebook.steps import Steps
 from labhub.runtime import ConnectionFile, find_live
@@ -68,13 +68,7 @@ class Session:
 
     def running(self, name: str) -> ConnectionFile:
         """Where the broker of that name is; else as `hub`."""
-        try:
-            return running_broker(name)
-        except BrokerUnreachable:
-            option = "" if name == "default" else f" --name {name}"
-            raise BrokerUnreachable(
-                f"no broker named {name!r} is running; start one with: %hub_broker start{option}"
-            ) from None
+        return running_broker(name)
 
     def start_broker(self, name: str, endpoint: str | None, here: bool) -> ConnectionFile:
         """Start a broker, in this kernel or as a process of its own, unless it runs.

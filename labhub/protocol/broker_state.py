@@ -21,6 +21,7 @@ from labhub.protocol.messages import (
     MAX_MESSAGE_NBYTES,
     MAX_PAGE_NBYTES,
     TAKEOVER_GRACE,
+    TYPE_NAME,
     ChannelEntry,
     ChecksumErrorAck,
     ChecksumErrorReq,
@@ -199,7 +200,7 @@ class BrokerState:
             case UnwatchReq():
                 self.watches.end(peer, request.watch_id)
                 return UnwatchAck()
-        raise ProtocolError(f"{type(request).__name__} is not a request; a client sends requests")
+        raise ProtocolError(f"{TYPE_NAME[type(request)]} is not a request; a client sends requests")
 
     # --------------------------------------------------------------------------------------------------------- rules
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -25,22 +26,35 @@ from labhub.protocol.messages import (
     HEARTBEAT_INTERVAL,
     MAX_MESSAGE_NBYTES,
     REPLY_TO,
+    ChecksumErrorReq,
     ConsumerDeregReq,
     ConsumerRegReq,
     DeregReq,
+    DiscReq,
     Error,
     ErrorCode,
     Event,
     HeartbeatAck,
     HeartbeatReq,
+    ListReq,
     Message,
+    MetricsReportReq,
+    MetricsReq,
     RegReq,
+    SchemaReq,
     UnwatchReq,
     WatchAck,
     WatchReq,
 )
+from labhub.telling import Advice
 
 logger = get_logger(__name__)
+
+UNANSWERED = Advice(
+    "; data flows on without it. `labhub doctor` finds out whether it still runs",
+    shell="; `labhub doctor` finds out whether it still runs",
+    notebook="; data flows on without it. %hub_doctor finds out whether it still runs",
+)
 
 Done = Callable[[Message | LabHubError], None]
 
@@ -59,6 +73,30 @@ ERROR_OF: dict[str, type[LabHubError]] = {
     ErrorCode.ACCESS_DENIED: AccessDenied,
 }
 """What a refusal raises; all others raise `ProtocolError`."""
+
+
+ASKED: dict[type[Message], str] = {
+    RegReq: "to register {}",
+    DiscReq: "where {} is",
+    DeregReq: "to withdraw {}",
+    HeartbeatReq: "for a sign of life",
+    ListReq: "for its channels",
+    ConsumerRegReq: "to note a reader of {}",
+    ConsumerDeregReq: "to forget a reader of {}",
+    SchemaReq: "for the schema of {}",
+    MetricsReportReq: "to note the metrics of {}",
+    MetricsReq: "for its metrics",
+    ChecksumErrorReq: "to tell of a corrupt slot of {}",
+    WatchReq: "to watch its channels",
+    UnwatchReq: "to end a watch",
+}
+"""What each request asks the broker, in words; braces stand for its channel."""
+
+
+def asked(request: Message) -> str:
+    """Return what a request asks the broker, in words."""
+    channel = getattr(request, "channel_name", None)
+    return ASKED[type(request)].format("a channel" if channel is None else f"channel {channel!r}")
 
 
 @dataclass(frozen=True)
@@ -89,6 +127,7 @@ class _Watching:
 @dataclass
 class _Pending:
     request: Message
+    timeout: float
     deadline: float
     done: Done
 
@@ -122,10 +161,10 @@ class ClientState:
         frames = codec.encode(msgspec.structs.replace(message, correlation_id=correlation))
         if len(frames[-1]) > MAX_MESSAGE_NBYTES:
             raise ProtocolError(
-                f"{type(message).__name__} has {len(frames[-1])} bytes, and a broker takes {MAX_MESSAGE_NBYTES}; "
-                "shorten its metadata"
+                f"the request {asked(message)} has {len(frames[-1])} bytes, and a broker takes {MAX_MESSAGE_NBYTES}; "
+                "shorten its metadata: attrs, units or names of fields"
             )
-        self._pending[correlation] = _Pending(message, now + timeout, done)
+        self._pending[correlation] = _Pending(message, timeout, now + timeout, done)
         self._note(message)
         return frames
 
@@ -186,7 +225,10 @@ class ClientState:
             pending.done(reply)
         else:
             pending.done(
-                ProtocolError(f"the broker answered {type(pending.request).__name__} with {type(reply).__name__}")
+                ProtocolError(
+                    f"the broker was asked {asked(pending.request)}, and its answer is that to another question; does "
+                    "it run this version of labhub? `labhub doctor` compares them"
+                )
             )
         if isinstance(reply, HeartbeatAck):
             return [self._again(self._registered[name], now) for name in reply.unknown if name in self._registered]
@@ -216,7 +258,7 @@ class ClientState:
             self._rejected[request.channel_name] = reply.message
         kind = ERROR_OF.get(reply.error_code, ProtocolError)
         details = reply.details or {}
-        facts = {fact: details.get(fact, "") for fact in ("key", "channel", "right", "grant")}
+        facts: dict[str, Any] = {fact: details.get(fact, "") for fact in ("key", "channel", "right", "grant")}
         facts = facts if kind is AccessDenied else {"channel": getattr(request, "channel_name", "")}
         pending.done(kind(reply.message, code=reply.error_code, **facts))
 
@@ -245,7 +287,12 @@ class ClientState:
         """Let the time pass; return frames to send: what is due with every heartbeat, while `connected`."""
         for correlation in [c for c, p in self._pending.items() if p.deadline <= now]:
             pending = self._pending.pop(correlation)
-            pending.done(BrokerUnreachable(f"the broker did not answer {type(pending.request).__name__} in time"))
+            pending.done(
+                BrokerUnreachable(
+                    f"the broker did not answer within {pending.timeout:g} s when asked {asked(pending.request)}",
+                    advice=UNANSWERED,
+                )
+            )
         if not connected or now < self._next_heartbeat:
             return []
         renewals = self._renewals()

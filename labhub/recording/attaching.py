@@ -18,9 +18,9 @@ from labhub.errors import (
     LabHubError,
     RecordingError,
 )
-from labhub.names import did_you_mean
 from labhub.recording.layout import check_storable
 from labhub.tasks import report, words
+from labhub.words import did_you_mean
 
 if TYPE_CHECKING:
     from labhub.hub import Hub

@@ -16,14 +16,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, SupportsFloat
 
 import labhub
+from labhub.bound import Bound
 from labhub.errors import ClosedError, ForkedProcessError, InvalidArgument, LabHubError, RecordingError
 from labhub.recording.attaching import attach, words_of
 from labhub.recording.channel import ChannelReader
 from labhub.recording.layout import group_attrs
 from labhub.recording.store import RecordingStore
 from labhub.recording.writer import Queue, Writer
-from labhub.tables import html_facts, size
+from labhub.tables import html_facts
 from labhub.tasks import Task
+from labhub.words import size
 
 if TYPE_CHECKING:
     from labhub.hub import Hub
@@ -71,7 +73,7 @@ class RecordingStatus:
     error: str = ""
 
 
-class Recording:
+class Recording(Bound):
     """Channels on their way to disk. Made by `Hub.record`; a context manager that stops it.
 
     Attributes
@@ -263,6 +265,9 @@ class Recording:
     def _open_store(self, number: int) -> RecordingStore:
         path = self.path if number == 0 else self.path.with_name(f"{self.path.stem}-{number + 1:04d}{self.path.suffix}")
         return RecordingStore(path, self._provenance | {"part": number + 1}, self._compression)
+
+    def _instead(self) -> str:
+        return f"send its path, {str(self.path)!r}; while it runs, it is stopped and marked here"
 
     def __enter__(self) -> Self:
         return self

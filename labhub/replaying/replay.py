@@ -8,12 +8,16 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, SupportsFloat
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+from labhub.arguments import checked_choice, checked_text, number_of
+from labhub.bound import Bound
 from labhub.errors import BackpressureTimeout, ChannelBusy, InvalidArgument, LabHubError
-from labhub.hub import connect
+from labhub.hub.connecting import given_or_default
+from labhub.names import check_name
 from labhub.replaying.tracks import Track, tracks_of
 from labhub.tasks import Task
+from labhub.words import quoted
 
 if TYPE_CHECKING:
     from labhub.hub import Hub, Producer
@@ -94,15 +98,20 @@ def replay(
     BrokerUnreachable
     """
     _check_pace(speed)
-    if times not in ("original", "now"):
-        raise InvalidArgument(f"times is 'original' or 'now', not {times!r}")
+    checked_choice("times", times, ("original", "now"))
+    checked_text("prefix", prefix)
+    if name is not None:
+        check_name(name)
+    for pattern in channels:
+        checked_text("a channel to replay", pattern)
+    hub = given_or_default(hub)
     tracks = tracks_of(source, channels, name)
     if not tracks:
         raise InvalidArgument("the recording holds no slots")
-    return Replay(tracks, connect() if hub is None else hub, speed, prefix, times)
+    return Replay(tracks, hub, speed, prefix, times)
 
 
-class Replay:
+class Replay(Bound):
     """Recorded channels that run again. Made by `labhub.replay`; a context manager that ends it.
 
     Attributes
@@ -239,6 +248,9 @@ class Replay:
             self._written[producer.channel] += 1
             return
 
+    def _instead(self) -> str:
+        return "in the other process, read the channels that it plays, or call labhub.replay"
+
     def __enter__(self) -> Self:
         return self
 
@@ -253,8 +265,9 @@ class Replay:
 
 
 def _check_pace(speed: Any) -> None:
-    if speed is not None and (not isinstance(speed, SupportsFloat) or not 0 < float(speed) < float("inf")):
-        raise InvalidArgument(f"speed is a positive number, or None for as fast as the readers go, not {speed!r}")
+    if speed is not None and not 0 < (number_of(speed) or 0.0) < float("inf"):
+        form = "a positive number, or None for as fast as the readers go"
+        raise InvalidArgument(f"speed is {form}, not {quoted(speed)}")
 
 
 def _check_free(hub: Hub, channels: tuple[str, ...]) -> None:

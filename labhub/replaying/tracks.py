@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labhub.errors import ChannelNotFound, InvalidArgument, MissingDependency, NotARecording
-from labhub.names import check_name, did_you_mean
+from labhub.names import check_name
 from labhub.recording.reading import stored_channels
 from labhub.schema import TIME, Schema
+from labhub.words import did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,8 @@ import platformdirs
 import zmq
 from zmq.utils import z85
 
-from labhub.errors import AuthenticationError, InvalidArgument, raise_if_exhausted
+from labhub.errors import AuthenticationError, InvalidArgument
+from labhub.exhausted import raise_if_exhausted
 from labhub.private import private_directory
 
 SERVER_KEY = "server.key"

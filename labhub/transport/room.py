@@ -9,7 +9,7 @@ import mmap
 import os
 import resource
 
-from labhub.errors import raise_if_exhausted
+from labhub.exhausted import raise_if_exhausted
 
 DESCRIPTORS = 24
 """More open files than a context takes with its two threads, socket, monitor and connections (9 with libzmq 4.3.5)."""

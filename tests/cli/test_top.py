@@ -15,9 +15,9 @@ from rich.console import Console
 
 from labhub.cli.sampling import Sampler
 from labhub.cli.table import fitted, table
-from labhub.cli.units import age, short
 from labhub.errors import BrokerUnreachable
 from labhub.hub import connect, start_broker, stop_broker
+from labhub.words import age, short
 from tests.bad_channels import junk_segment, odd_registration
 
 ENTERS, LEAVES = b"\x1b[?1049h", b"\x1b[?1049l"
@@ -33,7 +33,7 @@ def test_rates_come_from_two_looks_at_the_segment(hub):
     with hub.producer("daq", dtype="f8", shape=(128,), capacity=8) as producer, hub.consumer("daq", "lossless"):
         sampler = Sampler("default", hub.channels)
         (first,) = sampler.look().channels
-        assert (first.head, first.age_s, first.fill, first.slots_per_s) == (0, None, 0.0, None)
+        assert (first.head, first.newest_s, first.fill, first.slots_per_s) == (0, None, 0.0, None)
         for _ in range(4):
             producer.write(np.zeros(128))
         sample = sampler.look()
@@ -41,7 +41,7 @@ def test_rates_come_from_two_looks_at_the_segment(hub):
         assert second.slots_per_s == pytest.approx(4 / sample.interval_s, rel=0.5)
         assert second.bytes_per_s == pytest.approx(second.slots_per_s * 1024)
         assert (second.head, second.fill, second.where, second.liveness) == (4, 0.5, "here", "alive")
-        assert 0 <= second.age_s < 10
+        assert 0 <= second.newest_s < 10
         (reader,) = second.readers
         assert reader == {
             "pid": os.getpid(), "kind": "lossless", "alive": True, "evicted": False, "lag": 4, "received": 0, "lost": 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from labhub import words
 from labhub.datablock import location
 from labhub.doctor import examine, repair
 from labhub.doctor.places import examine_space
@@ -86,7 +87,7 @@ def test_little_shared_memory(private_dirs, size, severity):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     (found,) = [f for f in json.loads(done.stdout) if f["severity"] != "ok"]
     assert (found["check"], found["severity"]) == ("shared memory", severity)
-    assert f"of {round(int(size[:-1]) * 1.048576)} MB" in found["what"]
+    assert f"of {words.size(int(size[:-1]) * 2**20)} are free" in found["what"]
     assert "--shm-size" in found["fix"]
     assert done.returncode == (severity == "problem")
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from labhub import runtime
-from labhub.logs import BURST, WINDOW, JsonFormatter, Sieve, event
+from labhub.logs import BURST, WINDOW, JsonFormatter, Sieve, TextFormatter, event
 from labhub.protocol.broker_state import BrokerState, Peer
 from labhub.protocol.messages import MAX_MESSAGE_NBYTES
 from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, load_key
@@ -45,6 +45,39 @@ def test_a_record_is_one_line_of_json(lines):
     assert first["time"].endswith("+00:00")
     assert (second["event"], second["fields"]) == (None, {})
     assert third["traceback"].endswith("ValueError: bad")
+
+
+def test_a_record_for_people_is_one_line_that_orders_nothing(lines):
+    logger, _ = lines
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TextFormatter())
+    logger.addHandler(handler)
+    try:
+        logger.warning("field %s of 'Temp °C'\n[ERROR] labhub: forged", "\x1b[2J\u202e", extra=event("odd"))
+        try:
+            raise ValueError("bad\n[ERROR] labhub: forged\x07")
+        except ValueError:
+            logger.exception("failed")
+    finally:
+        logger.removeHandler(handler)
+    first, *rest = stream.getvalue().splitlines()
+    assert first == r"[WARNING] labhub.test: field \x1b[2J\u202e of 'Temp °C'\n[ERROR] labhub: forged"
+    assert rest[0] == "[ERROR] labhub.test: failed"
+    assert rest[-1].startswith(r"    [ERROR] labhub: forged\x07")
+    assert all(line.startswith("    ") for line in rest[1:])
+
+
+def test_json_of_a_log_is_exact_and_orders_nothing(lines):
+    logger, read = lines
+    text = "\x1b[2J\x9b31m\u202e\U000e0041 °C \n"
+    logger.warning("%s", text, extra=event("odd", text=text, raw=f"no UTF-8: \udcff {text}"))
+    logger.warning("%s", text, extra=event("odd", text=text))
+    for line in read():
+        assert line["message"] == text
+        assert line["fields"]["text"] == text
+    (handler,) = logger.handlers
+    assert all(line.isprintable() for line in handler.stream.getvalue().splitlines())
 
 
 def test_a_flood_of_one_event_is_held_back_and_counted(lines):

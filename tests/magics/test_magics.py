@@ -23,7 +23,6 @@ from labhub.hub import ChannelInfo, Hub, named_broker, stop_broker
 from labhub.notebook.complete import MAGICS
 from labhub.notebook.display import BrokerStatus, ChannelTable
 from labhub.notebook.rates import RateMeter
-from labhub.tables import age, size
 
 Run = Callable[[str], Any]
 
@@ -242,18 +241,6 @@ def test_no_secret_is_shown(run: Run) -> None:
     for name in (CLIENT_KEY, SERVER_KEY):
         key = load_key(name)
         assert key.secret not in repr(status) + status._repr_html_() + repr(key)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.4, "0 s"), (119, "119 s"), (180, "3 min"), (7200, "2 h"), (864_000, "10 d")]
-)
-def test_ages(seconds: float, words: str) -> None:
-    assert age(seconds) == words
-
-
-@pytest.mark.parametrize(("nbytes", "words"), [(20, "20 B"), (8_000_000, "8.0 MB"), (3e12, "3.0 TB")])
-def test_sizes(nbytes: float, words: str) -> None:
-    assert size(nbytes) == words
 
 
 def test_unloading_stops_the_widgets(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:

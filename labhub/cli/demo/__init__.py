@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from labhub.cli.output import cell
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -75,8 +77,10 @@ def _judge_recording(director: Director, console: Console, producers: Mapping[st
     proof, report = verify(director.store), director.recorder.report
     missing = f", {report.lost} missing" if report.lost else ""
     console.print(
-        f"{director.store}: {report.slots} slots recorded{missing}, {proof.n_chunks} signed chunks; look at it with "
-        f'xarray.open_zarr("{director.store}", group="bio.ppg")\n',
+        cell(
+            f"{director.store}: {report.slots} slots recorded{missing}, {proof.n_chunks} signed chunks; look at "
+            f'it with xarray.open_zarr("{director.store}", group="bio.ppg")'
+        ),
         highlight=False,
         soft_wrap=True,
     )
@@ -88,17 +92,18 @@ def _conclude(director: Director, console: Console, complete: bool) -> int:
     from labhub.cli.demo.outcome import complaints, silences
 
     console.print(counts(director))
-    console.print("p50, p99: age of a slot when it reached its reader, median and 99th percentile.\n", highlight=False)
+    console.print("p50, p99: time from writing a slot to its reader, median and 99th percentile.\n", highlight=False)
     producers, readers = director.last_words(director.producers), director.last_words(director.readers)
     for name, report in readers.items():
         if report.message:
-            console.print(f"{name}: {report.message}", style="yellow", markup=False, highlight=False)
+            console.print(cell(f"{name}: {report.message}", "yellow"), highlight=False)
     wrong = [*complaints(producers, readers)]
     wrong += silences(producers) if complete else []
     wrong += _judge_recording(director, console, producers)
     wrong += [f"left behind: {path}" for path in director.left_behind()]
     if wrong:
-        console.print("\n".join(wrong), style="red", markup=False, highlight=False, soft_wrap=True)
+        for line in wrong:
+            console.print(cell(line, "red"), highlight=False, soft_wrap=True)
         return 1
     console.print(
         "Every slot is accounted for: received + lost = produced for every reader.\n"

@@ -13,6 +13,8 @@ from rich.text import Text
 
 from labhub.cli.demo.messages import Report
 from labhub.cli.demo.readers import READERS
+from labhub.cli.output import cell
+from labhub.words import visible
 
 if TYPE_CHECKING:
     from labhub.cli.demo.director import Director
@@ -68,13 +70,13 @@ class Display:
                     self._say(f"{elapsed:4.0f} s  {READERS[name].channel}, {name}: {worker.report.now}")
 
     def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._console.print(cell(line), highlight=False, soft_wrap=True)
 
     def _now_lines(self) -> list[Text]:
         lines = []
         for name, worker in self._director.readers.items():
             report = worker.report or Report(state="ready")
-            line = Text.assemble((f"{READERS[name].channel:>13}  ", "cyan"), report.now)
+            line = Text.assemble((f"{READERS[name].channel:>13}  ", "cyan"), visible(report.now))
             if report.trace and self._console.encoding.lower().startswith("utf"):
                 line.append(f"  {sparkline(report.trace)}", style="red")
             lines.append(line)
@@ -100,8 +102,8 @@ def _reader_row(name: str, worker: Worker) -> tuple[str | Text, ...]:
     report = worker.report or Report(state="ready")
     lossless = ", lossless" if READERS[name].mode == "lossless" else ""
     lost = Text(f"{report.lost}", style="yellow" if report.lost else "")
-    ages = ("-" if age is None else f"{age:.2f}" for age in (report.p50_ms, report.p99_ms))
-    return f"  {name}{lossless}", "", f"{report.slots}", lost, f"{report.rate:.1f}", *ages
+    delays = ("-" if delay is None else f"{delay:.2f}" for delay in (report.p50_ms, report.p99_ms))
+    return f"  {name}{lossless}", "", f"{report.slots}", lost, f"{report.rate:.1f}", *delays
 
 
 def sparkline(values: tuple[float, ...]) -> str:

@@ -11,8 +11,8 @@ from IPython.core.magic import Magics
 from IPython.core.magic_arguments import argument
 
 from labhub.errors import LabHubError
-from labhub.names import did_you_mean
 from labhub.notebook.session import Session
+from labhub.words import did_you_mean, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,9 @@ def one_line_errors(method: Callable[Concatenate[S, P], T]) -> Callable[Concaten
         try:
             return method(self, *args, **kwargs)
         except LabHubError as error:
-            raise UsageError(" ".join(str(error).split())) from None
+            raise UsageError(one_line(error.told("notebook"))) from None
+        except OSError as error:  # a file that is not there, or not to be read: as at the command line
+            raise UsageError(one_line(error)) from None
 
     return wrapped
 

@@ -64,7 +64,7 @@ class Endpoint {
         e.in_use_.store(false, std::memory_order_release);
         if (*why == 'f')
           throw Fault(Code::forked, e.path_ + " was opened by the parent process; open it anew in the child");
-        throw Fault(Code::closed, e.path_ + " was closed before this call");
+        throw Fault(Code::closed, e.path_ + " was closed before this call; open it again to go on");
       }
     }
     ~InUse() { e_.in_use_.store(false, std::memory_order_release); }
