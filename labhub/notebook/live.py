@@ -147,7 +147,7 @@ class LiveWidget(anywidget.AnyWidget):
                     self._step()
                 except ClosedError:
                     raise
-                except Exception as error:  # noqa: BLE001 - nothing that a frame or a comm does ends the thread
+                except Exception as error:  # noqa: BLE001  nothing that a frame or a comm does ends the thread
                     self._skip(error)
                     self._stop.wait(RETRY_INTERVAL)
                 due = max(due + 1 / self.RATE, time.monotonic())
@@ -170,7 +170,7 @@ class LiveWidget(anywidget.AnyWidget):
             gone = self._look_whether_gone()
         except ClosedError:
             raise
-        except Exception as error:  # noqa: BLE001 - kept, shown and tried again
+        except Exception as error:  # noqa: BLE001  kept, shown and tried again
             if not isinstance(error, LabHubError):
                 _log.warning(
                     "a widget could not read", exc_info=error, extra=event("widget_trouble", widget=repr(self))
@@ -191,7 +191,7 @@ class LiveWidget(anywidget.AnyWidget):
                 frame = self._picture_again()
         except LabHubError:  # of what it reads
             raise
-        except Exception as error:  # noqa: BLE001 - kept, shown and logged
+        except Exception as error:  # noqa: BLE001  kept, shown and logged
             self._skip(error)
             return None
         return frame
