@@ -86,7 +86,8 @@ def _drawable(values: NDArray[Any]) -> tuple[NDArray[np.float64], str]:
     if values.dtype.kind in "iu" and values.dtype.itemsize == 8:
         low, high = int(values.min()), int(values.max())
         if high - low <= EXACT < max(abs(low), abs(high)):
-            return (values.astype(np.uint64) - np.uint64(low % 2**64)).astype(np.float64), f" {'+' if low < 0 else '-'} {abs(low)}"
+            above = values.astype(np.uint64) - np.uint64(low % 2**64)
+            return above.astype(np.float64), f" {'+' if low < 0 else '-'} {abs(low)}"
     numbers = values.astype(np.float64)
     largest = np.abs(numbers[np.isfinite(numbers)]).max(initial=0.0)
     return (numbers / LARGE, f" / {LARGE:g}") if largest > LARGE else (numbers, "")

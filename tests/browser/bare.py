@@ -33,6 +33,19 @@ window.show = (state) => {
   widget.render({ model: window.model, el: document.getElementById("root") });
 };
 window.receive = (meta, buffers) => window.model.tell("msg:custom", meta, buffers.map(bytes));
+// What is written on canvases: text, place, and whether it ends there, as the labels of a left axis do.
+window.texts = [];
+const clearRect = CanvasRenderingContext2D.prototype.clearRect;
+CanvasRenderingContext2D.prototype.clearRect = function (...box) {
+  window.texts.length = 0;
+  return clearRect.apply(this, box);
+};
+const fillText = CanvasRenderingContext2D.prototype.fillText;
+CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+  const at = this.getTransform();
+  window.texts.push([text, at.a * x + at.c * y + at.e, at.b * x + at.d * y + at.f, this.textAlign === "right"]);
+  return fillText.call(this, text, x, y);
+};
 window.ready = true;
 </script>"""
 
@@ -86,3 +99,8 @@ class Bare:
             self.page.wait_for_function(
                 "([root, n]) => Number(document.querySelector(root).dataset.frames) > n", arg=[self.root, before]
             )
+
+    def drawn(self) -> list[tuple[str, float, float, bool]]:
+        """What the last drawing wrote on canvases: text, x and y (in pixels of the canvas), whether it ends there."""
+        found: list[tuple[str, float, float, bool]] = self.page.evaluate("window.texts")
+        return found

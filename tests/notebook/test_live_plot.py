@@ -38,7 +38,7 @@ def numbers(frames, row=0):
         return []
     n = meta["n"]
     points = np.roll(np.frombuffer(buffers[0], "f8").reshape(-1, n)[row], -meta["at"])
-    return (points[np.isfinite(points)] + meta["base"][row]).tolist()
+    return (points[np.isfinite(points)] + int(meta["base"][row])).tolist()
 
 
 @pytest.fixture

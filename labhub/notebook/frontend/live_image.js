@@ -116,7 +116,7 @@ class ImageView {
   // A value in the digits that tell the levels of the frame apart.
   words(value) {
     const { low, high, whole } = this.shown.meta;
-    const step = (high / 2 - low / 2) / 127;
+    const step = Math.max((high / 2 - low / 2) / 127, spacing(low));
     return precise(whole ? Math.round(value) : value, step);
   }
 
