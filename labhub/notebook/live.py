@@ -172,9 +172,7 @@ class LiveWidget(anywidget.AnyWidget):
             raise
         except Exception as error:  # noqa: BLE001  kept, shown and tried again
             if not isinstance(error, LabHubError):
-                _log.warning(
-                    "a widget could not read", exc_info=error, extra=event("widget_trouble", widget=repr(self))
-                )
+                _log.warning("a widget could not read", exc_info=error, extra=event("widget_trouble", widget=self.NAME))
             self._trouble = gone = _in_words(error)
             frame = None
             self._release()
@@ -199,7 +197,9 @@ class LiveWidget(anywidget.AnyWidget):
     def _skip(self, error: Exception) -> None:
         self._skipped += 1
         self._skipped_why = _in_words(error)
-        _log.warning("a widget skipped what it could not draw", exc_info=error, extra=event("widget_skipped"))
+        _log.warning(
+            "a widget skipped what it could not draw", exc_info=error, extra=event("widget_skipped", widget=self.NAME)
+        )
 
     def _noted(self) -> str:
         skipped = f"{self._skipped} not drawn, the last because of {self._skipped_why}" if self._skipped else ""
