@@ -153,6 +153,16 @@ def test_the_value_under_the_pointer_of_a_line(bare):
         page.page.mouse.move(1, 1)
 
 
+def test_what_is_odd_stands_beside_the_state(bare):
+    page = plot_page(bare)
+    meta, buffers = message_of(LINES["zero"])
+    page.receive({**meta, "note": "x: its times fell by 1:00:00; the time axis began anew"}, buffers)
+    state = page.page.locator(".labhub-state")
+    assert state.inner_text() == "live; x: its times fell by 1:00:00; the time axis began anew"
+    page.receive({**meta, "note": "", "lost": 3}, buffers)
+    assert state.inner_text() == "live, lost 3"
+
+
 @pytest.fixture
 def sent(monkeypatch) -> list[tuple[dict, list]]:
     """What widgets of this process send."""
