@@ -17,8 +17,9 @@ import traitlets
 from labhub.bound import Bound
 from labhub.errors import ClosedError, LabHubError
 from labhub.hub import Hub
+from labhub.logs import event, get_logger
 from labhub.notebook.bundle import bundle
-from labhub.tasks import Task
+from labhub.tasks import Task, words
 from labhub.words import visible
 
 FRAME_RATE = 30.0
@@ -38,6 +39,7 @@ SWITCH_INTERVAL = 0.001
 
 JOIN_TIMEOUT = 3.0
 
+_log = get_logger(__name__)
 _live: weakref.WeakSet[LiveWidget] = weakref.WeakSet()
 _running = 0
 _usual_switch_interval = 0.0
@@ -50,6 +52,14 @@ class LiveWidget(Bound, anywidget.AnyWidget):
     Everything flows from the kernel to the browser, one message per frame, from a daemon thread: a cell that is busy
     does not hold it up, and a browser that is slow does not, either. A widget that was shown and is shown nowhere any
     more reads nothing.
+
+    An error does not end the thread. What cannot be read is opened again every second, and the page says why. What was
+    read but cannot be drawn is skipped: `note`, the page and the log of labhub say what was wrong with it.
+
+    Attributes
+    ----------
+    note : str
+        What is odd about what it shows; empty if nothing is. The page shows it, too.
     """
 
     _esm = traitlets.Unicode().tag(sync=True)
@@ -58,6 +68,7 @@ class LiveWidget(Bound, anywidget.AnyWidget):
     _view_count = traitlets.Int(0, allow_none=True).tag(sync=True)
     picture = traitlets.Unicode(help="what it last showed, as a data URL; the browser fills it in").tag(sync=True)
     title = traitlets.Unicode(help="what is written above it").tag(sync=True)
+    note = traitlets.Unicode(help="what is odd about what it shows").tag(sync=True)
 
     NAME: ClassVar[str]
     RATE: ClassVar[float] = FRAME_RATE
@@ -72,8 +83,10 @@ class LiveWidget(Bound, anywidget.AnyWidget):
         self._wanted = True  # a picture of what is there, even if nothing new comes
         self._frame = 0
         self._trouble = ""
+        self._skipped = 0
+        self._skipped_why = ""
         self._sent_at = 0.0
-        self._sent_state = ""
+        self._sent_state = ("", "")
         self._looked_at = 0.0
         self._found_gone = ""
         self.on_msg(self._answer)
@@ -107,6 +120,10 @@ class LiveWidget(Bound, anywidget.AnyWidget):
         """What is wrong with what is read, in words; empty if nothing is."""
         raise NotImplementedError
 
+    def _odd(self) -> str:
+        """What is odd about what is shown, in words; empty if nothing is."""
+        return ""
+
     def _begin(self) -> None:
         """Open in the caller's thread, which gets the errors, then start the widget's own."""
         try:
@@ -125,36 +142,70 @@ class LiveWidget(Bound, anywidget.AnyWidget):
         due = time.monotonic()
         try:
             while not self._stop.is_set():
-                self._wait_for_viewer()
-                if self._stop.is_set():
-                    return
-                self._step()
+                try:
+                    self._wait_for_viewer()
+                    if self._stop.is_set():
+                        return
+                    self._step()
+                except ClosedError:
+                    raise
+                except Exception as error:  # noqa: BLE001  nothing that a frame or a comm does ends the thread
+                    self._skip(error)
+                    self._stop.wait(RETRY_INTERVAL)
                 due = max(due + 1 / self.RATE, time.monotonic())
                 self._stop.wait(due - time.monotonic())
         except ClosedError:
             pass
         finally:
-            self._release()
             _count_running(-1)
+            self._release()
             if not self._stop.is_set():
                 self._emit({"state": "closed", "status": "closed"})
 
     def _step(self) -> None:
+        frame, gone = None, ""
         try:
             if self._trouble:
                 self._open()
                 self._trouble, self._wanted = "", True
-            frame = self._update()
+            frame = self._frame_or_skip()
             gone = self._look_whether_gone()
         except ClosedError:
             raise
-        except LabHubError as error:
-            self._trouble = gone = visible(str(error).splitlines()[0])
+        except Exception as error:  # noqa: BLE001  kept, shown and tried again
+            if not isinstance(error, LabHubError):
+                _log.warning("a widget could not read", exc_info=error, extra=event("widget_trouble", widget=self.NAME))
+            self._trouble = gone = _in_words(error)
             frame = None
             self._release()
         self._publish(frame, gone)
         if self._trouble:
             self._stop.wait(RETRY_INTERVAL)
+
+    def _frame_or_skip(self) -> tuple[dict[str, Any], list[bytes]] | None:
+        """A frame; none, and a note, if what was read cannot be drawn."""
+        wanted, self._wanted = self._wanted, False
+        try:
+            frame = self._update()
+            if frame is None and wanted:
+                frame = self._picture_again()
+        except LabHubError:  # of what it reads
+            raise
+        except Exception as error:  # noqa: BLE001  kept, shown and logged
+            self._skip(error)
+            return None
+        return frame
+
+    def _skip(self, error: Exception) -> None:
+        self._skipped += 1
+        self._skipped_why = _in_words(error)
+        _log.warning(
+            "a widget skipped what it could not draw", exc_info=error, extra=event("widget_skipped", widget=self.NAME)
+        )
+
+    def _noted(self) -> str:
+        skipped = f"{self._skipped} not drawn, the last because of {self._skipped_why}" if self._skipped else ""
+        return ", ".join(filter(None, (self._odd(), skipped)))
 
     def _look_whether_gone(self) -> str:
         """What is wrong with what is read, now or a moment ago: the look is a system call for each channel."""
@@ -164,15 +215,15 @@ class LiveWidget(Bound, anywidget.AnyWidget):
         return self._found_gone
 
     def _publish(self, frame: tuple[dict[str, Any], list[bytes]] | None, gone: str) -> None:
-        if frame is None and self._wanted and not self._trouble:
-            frame = self._picture_again()
-        self._wanted = False
+        note = self._noted()
+        if note != self.note:
+            self.note = note
         now = time.monotonic()
-        if frame is None and gone == self._sent_state and now - self._sent_at < HEARTBEAT:
+        if frame is None and (gone, note) == self._sent_state and now - self._sent_at < HEARTBEAT:
             return
         meta, buffers = frame or ({}, [])
-        self._emit({**meta, "state": "gone" if gone else "live", "status": gone}, buffers)
-        self._sent_at, self._sent_state = now, gone
+        self._emit({**meta, "state": "gone" if gone else "live", "status": gone, "note": note}, buffers)
+        self._sent_at, self._sent_state = now, (gone, note)
 
     def _emit(self, meta: dict[str, Any], buffers: list[bytes] | None = None) -> None:
         self._frame += 1
@@ -237,6 +288,11 @@ def stop_all() -> None:
     """Stop every widget of this process; they stay where they are shown."""
     for widget in list(_live):
         widget.stop()
+
+
+def _in_words(error: Exception) -> str:
+    """The first line of an error, without what a page could take for an order."""
+    return visible(next(iter(words(error).splitlines()), ""))
 
 
 def _count_running(change: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import traitlets
+from numpy.typing import NDArray
 
 from labhub.arguments import checked_choice, checked_text, number_of
 from labhub.datablock.batch import Batch
@@ -29,8 +30,13 @@ class LiveImage(LiveWidget):
     """The newest slot of a channel as an image, while it is written, and while cells run.
 
     It reads through a lossy reader of its own, so it never slows the camera. Frames wider than `max_width` are made
-    smaller, and the page says by how much; the value under the pointer and the histogram are those of the bytes that
-    were sent. Colour map and range of values can be changed on the page.
+    smaller, and the page says by how much. Colour map and range of values can be changed on the page. The histogram is
+    that of the 255 levels that are sent.
+
+    The value under the pointer is the pixel's own, to its last digit: that of a whole number of 1 or 2 bytes always,
+    that of another pixel when the kernel has time to tell it. Until then, and for the mean of many pixels, the page
+    shows the level with a "≈". A pixel that is no finite number is left out of a mean; NaN is transparent, and
+    infinities have the colours of the ends. A frame that cannot be drawn is skipped, and `note` says why.
 
     Parameters
     ----------
@@ -43,8 +49,8 @@ class LiveImage(LiveWidget):
     cmap : {"gray", "viridis", "magma", "coolwarm"}
         Colour map of an image without colours.
     vmin, vmax : float, optional
-        Values of the first and last colour. Unless given they follow the frames, without the outermost half percent
-        at either end.
+        Values of the first and last colour, the first one less than the last one. Unless given they follow the frames,
+        without the outermost half percent at either end.
     title : str
         What to write above it; the channel's name unless given.
     max_width : int
@@ -88,8 +94,7 @@ class LiveImage(LiveWidget):
         if isinstance(max_width, bool) or not isinstance(max_width, int) or not 16 <= max_width <= 8192:
             raise InvalidArgument(f"max_width is a number of pixels from 16 to 8192, not {max_width!r}")
         low, high = _checked_value("vmin", vmin), _checked_value("vmax", vmax)
-        if low is not None and high is not None and not low < high:
-            raise InvalidArgument(f"vmin is less than vmax; they are {vmin!r} and {vmax!r}")
+        _check_range(low, high)
         super().__init__(
             given_or_default(hub),
             cmap=_checked_map(cmap),
@@ -105,11 +110,24 @@ class LiveImage(LiveWidget):
         self._image: ImageField | None = None
         self._newest: Batch | None = None
         self._counts: list[tuple[float, int]] = []
+        self._pointer: tuple[int, int] | None = None
         self._begin()
 
     @traitlets.validate("cmap")
     def _valid_map(self, proposal: dict[str, Any]) -> str:
         return _checked_map(proposal["value"])
+
+    @traitlets.validate("vmin")
+    def _valid_vmin(self, proposal: dict[str, Any]) -> float | None:
+        value = _checked_value("vmin", proposal["value"])
+        _check_range(value, self.vmax)
+        return value
+
+    @traitlets.validate("vmax")
+    def _valid_vmax(self, proposal: dict[str, Any]) -> float | None:
+        value = _checked_value("vmax", proposal["value"])
+        _check_range(self.vmin, value)
+        return value
 
     @traitlets.observe("vmin", "vmax")
     def _range_changed(self, change: dict[str, Any]) -> None:
@@ -166,13 +184,24 @@ class LiveImage(LiveWidget):
             "reduce": self._reduce,
             "rgb": image.rgb,
             "whole": pixels.dtype.kind != "f" and factor == 1,
-            "low": low,
-            "high": high,
+            "raw": _raw_kind(small) if pixels.dtype == small.dtype else "",
+            "low": float(low),
+            "high": float(high),
             "seq": int(slot.seq[-1]),
             "time": int(slot.timestamp_ns[-1]) / 1e9,
             "rate": self._rate(),
+            "pixel": _pixel(small, self._pointer),
         }
-        return meta, [quantised(small, low, high).tobytes()]
+        codes = quantised(small, low, high).tobytes()
+        if not meta["raw"]:
+            return meta, [codes]
+        return meta, [codes, small.astype(small.dtype.newbyteorder("<"), copy=False).tobytes()]
+
+    def _answer(self, widget: LiveWidget, content: dict[str, Any], buffers: list[memoryview]) -> None:
+        super()._answer(widget, content, buffers)
+        if "pointer" in content:
+            self._pointer = tuple(content["pointer"]) if content["pointer"] else None
+            self._wanted = True
 
     def _count(self, seq: int) -> None:
         now = time.monotonic()
@@ -207,3 +236,22 @@ def _checked_value(name: str, value: object) -> float | None:
     if number is None or not math.isfinite(number):
         raise InvalidArgument(f"{name} is a finite number, or None to follow the frames, not {quoted(value)}")
     return number
+
+
+def _check_range(vmin: float | None, vmax: float | None) -> None:
+    if vmin is not None and vmax is not None and not vmin < vmax:
+        raise InvalidArgument(f"vmin is less than vmax; they are {vmin!r} and {vmax!r}")
+
+
+def _raw_kind(pixels: NDArray[Any]) -> str:
+    """How the page reads pixels that are sent as they are, such as ``u2``; empty if they are too many bytes."""
+    kind = pixels.dtype.kind.replace("b", "u")
+    return f"{kind}{pixels.dtype.itemsize}" if kind in "iu" and pixels.dtype.itemsize <= 2 else ""
+
+
+def _pixel(pixels: NDArray[Any], at: tuple[int, int] | None) -> dict[str, Any] | None:
+    """The values of the pixel under the pointer, with every digit."""
+    if at is None or not (0 <= at[0] < pixels.shape[1] and 0 <= at[1] < pixels.shape[0]):
+        return None
+    values = np.atleast_1d(pixels[at[1], at[0]])
+    return {"at": list(at), "texts": [str(value.item()) for value in values]}

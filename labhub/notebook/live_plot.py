@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 
 from labhub.arguments import checked_text
 from labhub.datablock.batch import Batch
-from labhub.datablock.series import Series, choose, samples
 from labhub.errors import ClosedError, InvalidArgument
 from labhub.hub import Channel, Hub
 from labhub.hub.connecting import given_or_default
-from labhub.notebook.columns import Columns
+from labhub.notebook.columns import EARLIEST, EXACT, LATEST, Columns
+from labhub.notebook.lines import Lines
 from labhub.notebook.live import LiveWidget
 from labhub.notebook.source import Source
-from labhub.schema import VALUE
 
 SETTLE_FRAMES = 30
-"""After how many frames it is looked whether float32 still tells the samples apart."""
+"""After how many frames it is looked whether the bases of large whole numbers are still near them."""
+
+SLACK_NS = 1_000_000_000
+"""Channels of different rates are this far behind each other without a word (in nanoseconds)."""
 
 Wanted = str | Channel | Sequence[Any]
 
@@ -34,6 +36,12 @@ class LivePlot(LiveWidget):
     where it lost slots. Channels of any rates share the time axis; a peak of a single sample stays visible at any rate.
     Drag in it to zoom; pause, window and the choice of lines are on the page. When a producer is gone it says so, and
     it goes on when the channel is back.
+
+    Samples are drawn in the order of their times. The time axis ends at the latest of the times at which the channels
+    are, that is the times of the samples that they wrote last. Where the times of a channel fall, because a clock was
+    set back for example, `note` and the page say so: a fall within the window is drawn in its place, and one that takes
+    all channels further back than the window begins the time axis anew. Samples outside the window, such as those of a
+    channel whose clock is an hour behind that of the others, are not drawn, and the note says that, too.
 
     Parameters
     ----------
@@ -64,6 +72,8 @@ class LivePlot(LiveWidget):
     ----------
     window : float
         Time that it shows (in seconds).
+    note : str
+        What is odd about what it shows, for example that times fell; empty if nothing is.
 
     Examples
     --------
@@ -99,9 +109,11 @@ class LivePlot(LiveWidget):
         )
         self._wanted_fields = chosen
         self._n_columns = columns
-        self._lines: list[_Lines] = []
+        self._lines: list[Lines] = []
         self._columns: list[Columns] = []
-        self._losses: list[list[float]] = []
+        self._losses: list[list[int]] = []
+        self._falls: dict[str, tuple[int, str]] = {}
+        self._outside: dict[str, str] = {}
         self._frames_drawn = 0
         self._begin()
 
@@ -117,21 +129,23 @@ class LivePlot(LiveWidget):
 
     def _open(self) -> None:
         self._release()
+        begin = 0
         for channel, fields in self._wanted_fields.items():
             source = Source(self._hub, channel)
-            self._lines.append(_Lines(source))
-            self._lines[-1].choose(fields)
-        begin = 0
-        for lines in self._lines:
-            lines.rows = slice(begin, begin + len(lines.chosen))
-            begin = lines.rows.stop
+            try:
+                self._lines.append(Lines(source, fields, begin))
+            except BaseException:
+                source.close()
+                raise
+            begin = self._lines[-1].rows.stop
         described = [line for lines in self._lines for line in lines.described(len(self._lines) > 1)]
         if described != self.series:
             self.series = described
         self._columns = [Columns(begin, self._n_columns, self._span())]
-        self._losses = []
+        self._losses, self._falls, self._outside = [], {}, {}
         for lines in self._lines:
             self._draw(lines, lines.source.history(self.window))
+        self._outside = {}  # what was written before is rightly old
 
     def _release(self) -> None:
         for lines in self._lines:
@@ -151,26 +165,63 @@ class LivePlot(LiveWidget):
                 raise ClosedError(f"the reader of {lines.source.channel!r} was closed")
         return self._picture_again() if new else None
 
-    def _draw(self, lines: _Lines, batch: Batch) -> None:
+    def _draw(self, lines: Lines, batch: Batch) -> None:
         if not len(batch):
             return
-        time_ns, values = samples(batch, lines.chosen)
+        time_ns, fall_ns, values = lines.take(batch)
         if not len(time_ns):
             return
-        time_ns = lines.in_order(time_ns)
         if batch.lost:
             self._mark_loss(int(time_ns[0]), batch.lost)
+        end_ns = max(each.now_ns for each in self._lines if each.now_ns is not None)
+        anew = self._begin_anew(end_ns)
+        if fall_ns:
+            time_ns, values = self._in_order(time_ns, values, end_ns)
+            self._note_fall(lines, fall_ns, end_ns, anew)
+        behind_ns = end_ns - int(time_ns[-1])
+        if behind_ns > max(self._span(), SLACK_NS):
+            self._outside[lines.source.channel] = f"its times are {_words(behind_ns)} behind, outside the window"
+        else:
+            self._outside.pop(lines.source.channel, None)
         for columns in self._columns:
-            columns.add(lines.rows, time_ns, values)
-        lines.last = [_plain(v) for v in values[-1]]
+            for rows, part in values:
+                columns.add(rows, time_ns, part)
+
+    def _begin_anew(self, end_ns: int) -> bool:
+        """Begin the time axis anew if it ends more than a window behind the times at which the channels are."""
+        full = self._columns[0]
+        if full.end is None or full.end * full.width - min(max(end_ns, EARLIEST), LATEST) <= self._span() + full.width:
+            return False
+        self._columns = [Columns(len(full.points), self._n_columns, self._span())]
+        self._losses = []
+        return True
+
+    def _in_order(
+        self, time_ns: NDArray[np.int64], values: list[tuple[slice, NDArray[Any]]], end_ns: int
+    ) -> tuple[NDArray[np.int64], list[tuple[slice, NDArray[Any]]]]:
+        """Sort samples by their times; those beyond the end of the time axis belong to one before it."""
+        order = np.argsort(time_ns, kind="stable")
+        order = order[: np.searchsorted(time_ns[order], min(end_ns + self._span(), LATEST), "right")]
+        return time_ns[order], [(rows, part[order]) for rows, part in values]
+
+    def _note_fall(self, lines: Lines, fall_ns: int, end_ns: int, anew: bool) -> None:
+        """Say that times fell, for as long as the place is in the window."""
+        what = f"its times fell by {_words(fall_ns)}" + ("; the time axis began anew" if anew else "")
+        self._falls[lines.source.channel] = (end_ns, what)
 
     def _mark_loss(self, at_ns: int, count: int) -> None:
         """Remember a loss; those in one column are one mark."""
         width = self._columns[0].width
-        if self._losses and int(self._losses[-1][0] * 1e9) // width == at_ns // width:
+        if self._losses and self._losses[-1][0] // width == at_ns // width:
             self._losses[-1][1] += count
         else:
-            self._losses.append([at_ns / 1e9, count])
+            self._losses.append([at_ns, count])
+
+    def _odd(self) -> str:
+        end_ns = max((each.now_ns for each in self._lines if each.now_ns is not None), default=0)
+        self._falls = {c: fall for c, fall in self._falls.items() if 0 <= end_ns - fall[0] <= self._span()}
+        found = {c: what for c, (_, what) in self._falls.items()} | self._outside
+        return ", ".join(f"{channel}: {what}" for channel, what in found.items())
 
     def _fit_columns(self) -> bool:
         """Let the columns cover the window, and finer ones the part of it that the page shows."""
@@ -188,25 +239,24 @@ class LivePlot(LiveWidget):
         return changed
 
     def _picture_again(self) -> tuple[dict[str, Any], list[bytes]] | None:
-        columns = self._columns[-1]
-        if not columns.end:
+        columns, full = self._columns[-1], self._columns[0]
+        if columns.end is None or full.end is None:
             return None
         self._frames_drawn += 1
         if self._frames_drawn % SETTLE_FRAMES == 0:
             for each in self._columns:
                 each.settle()
-        n = columns.points.shape[1]
-        begin_s = (columns.end - columns.n_columns) * columns.width / 1e9
-        oldest_s = self._columns[0].end * self._columns[0].width / 1e9 - self.window
-        self._losses = [mark for mark in self._losses if mark[0] >= oldest_s]
+        begin_ns = (columns.end - columns.n_columns) * columns.width
+        oldest_ns = full.end * full.width - self._span()
+        self._losses = [mark for mark in self._losses if mark[0] >= oldest_ns]
         meta = {
-            "n": n,
+            "n": columns.points.shape[1],
             "at": 2 * (columns.end % columns.n_columns),
-            "t0": begin_s,
+            "t0": str(begin_ns),  # more digits than a number of the page has
             "dt": columns.width / 2e9,
-            "base": [0.0 if math.isnan(b) else b for b in columns.base.tolist()],
+            "base": [_text(base or 0) for base in columns.base],
             "last": [value for lines in self._lines for value in lines.last],
-            "losses": [list(mark) for mark in self._losses],
+            "losses": [[(at_ns - begin_ns) / 1e9, count] for at_ns, count in self._losses],
             "lost": sum(lines.source.lost for lines in self._lines),
         }
         # A copy: the ring goes on while the message is on its way.
@@ -224,50 +274,6 @@ class LivePlot(LiveWidget):
         for line in self.series:
             parts.setdefault(line["channel"], []).append(line["name"])
         return "LivePlot(" + "; ".join(f"{channel}: {', '.join(names)}" for channel, names in parts.items()) + ")"
-
-
-class _Lines:
-    """The lines of one channel: where its samples go."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.schema = source.schema
-        self.chosen: list[Series] = []
-        self.rows = slice(0, 0)
-        self.last: list[float | str | None] = []
-        self._newest_ns = 0
-
-    def choose(self, fields: Sequence[str]) -> None:
-        self.chosen = choose(self.source.channel, self.schema, fields)
-        # In the order in which `samples` gives them: field by field.
-        paths = list(dict.fromkeys(s.field for s in self.chosen))
-        self.chosen.sort(key=lambda s: paths.index(s.field))
-        self.last = [None] * len(self.chosen)
-
-    def same(self, schema: Any) -> bool:
-        """Whether slots of a schema are drawn as before; if so, it is the one to expect."""
-        if schema.to_json() != self.schema.to_json():
-            return False
-        self.schema = schema
-        return True
-
-    def in_order(self, time_ns: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Times that never fall: blocks may overlap by the jitter of their clock, and producers follow each other."""
-        if time_ns[0] < self._newest_ns:
-            time_ns = np.maximum(time_ns, self._newest_ns)
-        if self.schema.sample_rate is not None:
-            time_ns = np.maximum.accumulate(time_ns)
-        self._newest_ns = int(time_ns[-1])
-        return time_ns
-
-    def described(self, several: bool) -> list[dict[str, str]]:
-        channel = self.source.channel
-        full = [channel if s.label == VALUE else f"{channel} {s.label}" for s in self.chosen]
-        alone = [channel if s.label == VALUE else s.label for s in self.chosen]
-        return [
-            {"channel": channel, "name": s.label, "label": label, "unit": s.unit}
-            for s, label in zip(self.chosen, full if several else alone, strict=True)
-        ]
 
 
 def _wanted(wanted: Sequence[Wanted]) -> dict[str, list[str]]:
@@ -291,9 +297,12 @@ def _checked_window(window: object) -> float:
     return float(window)
 
 
-def _plain(value: Any) -> float | str | None:
-    """A number as JSON can carry it, whole ones up to the last digit."""
-    number = value.item()
-    if isinstance(number, float) and not math.isfinite(number):
-        return None if math.isnan(number) else str(number)
-    return float(number) if isinstance(number, bool) else number
+def _text(number: int) -> int | str:
+    """A whole number for the page; as text where the page would round it."""
+    return number if abs(number) <= EXACT else str(number)
+
+
+def _words(span_ns: int) -> str:
+    """A span of time in words."""
+    seconds = span_ns / 1e9
+    return f"{seconds:.3g} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))

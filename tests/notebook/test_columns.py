@@ -17,7 +17,7 @@ def values_of(columns: Columns, row: int = 0) -> np.ndarray:
     """Every number in the ring, oldest first."""
     order = (2 * (columns.end % columns.n_columns) + np.arange(2 * columns.n_columns)) % (2 * columns.n_columns)
     points = columns.points[row, order]
-    return points[np.isfinite(points)].astype(float) + columns.base[row]
+    return points[np.isfinite(points)] + columns.base[row]
 
 
 @given(
@@ -79,16 +79,76 @@ def test_small_changes_of_a_large_value_are_kept():
     assert np.ptp(values_of(columns)) == pytest.approx(0.001, rel=1e-3)
 
 
-def test_a_base_follows_its_series():
+def test_a_line_that_moves_far_away_keeps_its_last_digits():
     columns = Columns(1, 100, S)
     time_ns = BEGIN + np.arange(100) * S // 100
     columns.add(slice(0, 1), time_ns, np.zeros((100, 1)))
     far = 1e9 + np.arange(1000) % 2 * 0.25
     columns.add(slice(0, 1), time_ns[-1] + 1 + np.arange(1000) * S // 100, far[:, None])
-    columns.settle()
-    assert columns.base[0] == pytest.approx(1e9)
-    columns.add(slice(0, 1), time_ns[-1] + 11 * S + np.arange(1000) * S // 100, far[:, None])
     assert set(values_of(columns)) == {1e9, 1e9 + 0.25}
+
+
+def whole_values_of(columns: Columns, row: int = 0) -> set[int]:
+    """Every whole number in the ring, without rounding."""
+    points = columns.points[row]
+    return {columns.base[row] + int(point) for point in points[np.isfinite(points)]}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "numbers"),
+    [
+        ("i8", [10**17, 10**17 + 16]),
+        ("i8", [10**17 + 1, 10**17 + 3]),
+        ("i8", [2**53, 2**53 + 1]),
+        ("i8", [-(2**63), -(2**63) + 1]),
+        ("u8", [2**64 - 1, 2**64 - 2]),
+        (">u8", [2**63 - 1, 2**63 + 1]),
+        ("u8", [0, 2**53 - 1]),
+        ("u4", [2**32 - 1, 2**32 - 2]),
+        ("?", [0, 1]),
+    ],
+)
+def test_whole_numbers_keep_every_digit(dtype, numbers):
+    columns = Columns(1, 100, S)
+    values = np.array(numbers, dtype)[:, None]
+    columns.add(slice(0, 1), BEGIN + np.arange(2) * S // 2, values)
+    assert whole_values_of(columns) == set(numbers)
+    assert whole_values_of(columns.resampled(2 * S)) == set(numbers)
+
+
+def test_a_counter_that_becomes_large_is_exact_once_the_small_numbers_are_gone():
+    columns = Columns(1, 100, S)
+    columns.add(slice(0, 1), np.array([BEGIN]), np.array([[5]]))
+    columns.add(slice(0, 1), np.array([BEGIN + 2 * S]), np.array([[10**18 + 1]]))
+    columns.settle()
+    columns.add(slice(0, 1), np.array([BEGIN + 4 * S]), np.array([[10**18 + 3]]))
+    assert whole_values_of(columns) == {10**18 + 3}
+    both_ends = Columns(1, 100, S)
+    both_ends.add(slice(0, 1), BEGIN + np.arange(2) * S // 2, np.array([[-(2**63)], [2**63 - 1]]))
+    assert np.ptp(values_of(both_ends)) == 2.0**64
+
+
+@pytest.mark.parametrize("values", [[1e308, -1e308], [5e-324, 1e-323], [1.0, np.nextafter(1, 2)], [1e-310, 2e-310]])
+def test_a_floating_point_number_is_itself(values):
+    columns = Columns(1, 100, S)
+    columns.add(slice(0, 1), BEGIN + np.arange(2) * S // 2, np.array(values)[:, None])
+    assert values_of(columns).tolist() == values
+
+
+def test_samples_of_before_go_into_their_columns():
+    columns = Columns(1, 10, 10 * S)
+    columns.add(slice(0, 1), BEGIN + np.array([0, 4, 8]) * S, np.array([[1.0], [5.0], [9.0]]))
+    columns.add(slice(0, 1), BEGIN + np.array([2, 4]) * S, np.array([[3.0], [-5.0]]))
+    columns.add(slice(0, 1), np.array([BEGIN + 9 * S]), np.array([[10.0]]))
+    assert values_of(columns).tolist() == [1.0, 3.0, 5.0, -5.0, 9.0, 10.0]
+
+
+@pytest.mark.parametrize("begin", [0, -3 * S, -(2**63) + 1, 2**63 - 3 * S])
+def test_every_time_that_a_slot_can_have_is_drawn(begin):
+    columns = Columns(1, 100, 10 * S)
+    columns.add(slice(0, 1), begin + np.arange(3) * S, np.array([[1.0], [2.0], [3.0]]))
+    assert values_of(columns)[-1] == 3.0
+    assert values_of(columns.resampled(5 * S))[-1] == 3.0
 
 
 def test_what_is_no_number_breaks_the_line():

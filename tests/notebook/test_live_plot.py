@@ -37,8 +37,8 @@ def numbers(frames, row=0):
     if meta is None:
         return []
     n = meta["n"]
-    points = np.roll(np.frombuffer(buffers[0], "f4").reshape(-1, n)[row], -meta["at"])
-    return (points[np.isfinite(points)] + meta["base"][row]).tolist()
+    points = np.roll(np.frombuffer(buffers[0], "f8").reshape(-1, n)[row], -meta["at"])
+    return (points[np.isfinite(points)] + int(meta["base"][row])).tolist()
 
 
 @pytest.fixture

@@ -48,9 +48,19 @@ export function element(tag, className, parent, text = "") {
   return el;
 }
 
-export function floats(view) {
-  // Copied, because the buffer of a message need not begin at a multiple of four bytes.
-  return new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
+// Copied, because the buffer of a message need not begin at a multiple of the bytes of a number.
+function copied(view) {
+  return view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
+}
+
+export function doubles(view) {
+  return new Float64Array(copied(view));
+}
+
+const KINDS = { u1: Uint8Array, i1: Int8Array, u2: Uint16Array, i2: Int16Array };
+
+export function numbersOf(kind, view) {
+  return new KINDS[kind](copied(view));
 }
 
 export function bytes(view) {
@@ -65,13 +75,16 @@ export function short(value) {
   return Number(value.toPrecision(5)).toString();
 }
 
-// Says in `el` what is wrong with the channels, or with the kernel; `note` is for when nothing is.
+// Says in `el` what is wrong with the channels, or with the kernel; `note` is for when nothing is. What is odd about the picture stands behind it.
 export function showState(el, message, note) {
   if (!message) return;
   const silent = performance.now() - message.at > SILENT_AFTER_MS && message.meta.state !== "closed";
   const state = silent ? "silent" : message.meta.state;
   el.dataset.state = state;
-  el.textContent = state === "live" ? note : silent ? "no news from the kernel" : message.meta.status;
+  const odd = state === "live" || state === "gone" ? message.meta.note : "";
+  el.dataset.note = odd ?? "";
+  const words = state === "live" ? note : silent ? "no news from the kernel" : message.meta.status;
+  el.textContent = odd ? `${words}; ${odd}` : words;
 }
 
 export function watchState(frames, el, note) {

@@ -1,7 +1,8 @@
 // The newest frame of a channel: labhub.LiveImage.
 import "./common.css";
-import { bytes, element, Frames, keepPicture, short, showPicture, showState, watchState } from "./common.js";
+import { bytes, element, Frames, keepPicture, numbersOf, short, showPicture, showState, watchState } from "./common.js";
 import { colorAt, MAPS, table } from "./colors.js";
+import { precise, spacing } from "./numbers.js";
 import { themeOf, watchTheme } from "./theme.js";
 
 const HISTOGRAM = { width: 320, height: 56, labels: 16 };
@@ -63,8 +64,13 @@ class ImageView {
     const box = element("label", "", bar, `${label} `);
     const input = element("input", "", box);
     input.onchange = () => {
-      const value = input.value.trim() === "" ? null : Number(input.value);
-      if (value === null || Number.isFinite(value)) this.set(trait, value);
+      const text = input.value.trim();
+      const value = text === "" ? null : Number(text);
+      const other = this.model.get(trait === "vmin" ? "vmax" : "vmin");
+      const fits = value === null || other === null || (trait === "vmin" ? value < other : value > other);
+      input.title = fits ? "" : `must be ${trait === "vmin" ? "less" : "more"} than ${other}`;
+      input.classList.toggle("labhub-wrong", !fits || (value !== null && !Number.isFinite(value)));
+      if (fits && (value === null || Number.isFinite(value))) this.set(trait, value);
     };
     return input;
   }
@@ -88,24 +94,42 @@ class ImageView {
     const { low, high } = this.shown.meta;
     const from = this.model.get("vmin") ?? low;
     const to = this.model.get("vmax") ?? high;
-    return to > from ? [from, to] : [from, from + 1];
+    return to > from ? [from, to] : [from, from + Math.max(1, 254 * spacing(from))];
   }
 
+  // The value of a code; sums and differences of the ends might be beyond all numbers.
   valueOf(code) {
     const { low, high } = this.shown.meta;
-    return low + ((code - 1) / 254) * (high - low);
+    const part = (code - 1) / 254;
+    return low * (1 - part) + high * part;
+  }
+
+  // Where from 0 to 1 between two values a code is.
+  placeOf(code, from, to) {
+    const { low, high } = this.shown.meta;
+    if (from === low && to === high) return (code - 1) / 254;
+    const width = to - from;
+    const value = this.valueOf(code);
+    return Number.isFinite(width) ? (value - from) / width : (value / 2 - from / 2) / (to / 2 - from / 2);
+  }
+
+  // A value in the digits that tell the levels of the frame apart.
+  words(value) {
+    const { low, high, whole } = this.shown.meta;
+    const step = Math.max((high / 2 - low / 2) / 127, spacing(low));
+    return precise(whole ? Math.round(value) : value, step);
   }
 
   redraw() {
     if (!this.shown) return;
     this.canvas.hidden = this.histogram.hidden = false;
-    const { width, height, rgb } = this.shown.meta;
+    const { width, height, rgb, raw } = this.shown.meta;
     const codes = bytes(this.shown.buffers[0]);
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
     const context = this.canvas.getContext("2d");
     const image = context.createImageData(width, height);
     const [from, to] = this.range();
-    const place = (code) => (this.valueOf(code) - from) / (to - from);
+    const place = (code) => this.placeOf(code, from, to);
     if (rgb) {
       const level = Uint8ClampedArray.from({ length: 256 }, (_, code) => (code ? 255 * place(code) : 0));
       for (let i = 0, k = 0; i < image.data.length; i += 4, k += 3) {
@@ -121,6 +145,7 @@ class ImageView {
     }
     context.putImageData(image, 0, 0);
     this.codes = codes;
+    this.raw = raw ? numbersOf(raw, this.shown.buffers[1]) : null;
     this.drawHistogram(codes, from, to);
     this.showLimits(from, to);
     this.showReadout();
@@ -133,7 +158,7 @@ class ImageView {
   showLimits(from, to) {
     this.maps.hidden = this.shown.meta.rgb;
     for (const [input, value] of [[this.low, from], [this.high, to]])
-      if (document.activeElement !== input) input.value = short(value);
+      if (document.activeElement !== input) input.value = this.words(value);
   }
 
   drawHistogram(codes, from, to) {
@@ -156,8 +181,7 @@ class ImageView {
       context.fillRect(x, height - 8 - bar, width / 255 + 0.3, bar);
     }
     for (let x = 0; x < width; x++) {
-      const value = this.valueOf(1 + (x / width) * 254);
-      context.fillStyle = `rgb(${colorAt(map, (value - from) / (to - from))})`;
+      context.fillStyle = `rgb(${colorAt(map, this.placeOf(1 + (x / width) * 254, from, to))})`;
       context.fillRect(x, height - 7, 1.5, 7);
     }
     context.fillStyle = theme.text;
@@ -166,14 +190,15 @@ class ImageView {
     const { low, high } = this.shown.meta;
     context.textBaseline = "top";
     context.textAlign = "left";
-    context.fillText(short(low), 0, height + 2);
+    context.fillText(this.words(low), 0, height + 2);
     context.textAlign = "right";
-    context.fillText(short(high), width, height + 2);
+    context.fillText(this.words(high), width, height + 2);
     context.textAlign = "center";
     context.fillText(`value${unit ? ` (${unit})` : ""}, root of count`, width / 2, height + 2);
   }
 
   point(event) {
+    const before = String(this.at);
     this.at = null;
     if (event && this.shown) {
       const box = this.canvas.getBoundingClientRect();
@@ -182,6 +207,8 @@ class ImageView {
       const y = Math.floor(((event.clientY - box.top) / box.height) * height);
       if (x >= 0 && y >= 0 && x < width && y < height) this.at = [x, y];
     }
+    // What was not sent as it is the kernel tells with the next frames, unless it is busy.
+    if (!this.raw && String(this.at) !== before) this.model.send({ pointer: this.at });
     this.showReadout();
   }
 
@@ -194,21 +221,30 @@ class ImageView {
     this.readout.textContent = this.at ? this.valueText() : `seq ${seq}${speed}, ${size}${made}`;
   }
 
-  // Honest about what was sent: a byte for each value, clipped to the range of the frame.
+  // The pixel itself where it was sent, else, with a "≈", the level between the ends of the frame's range.
   valueText() {
-    const { width, factor, rgb, low, high, whole } = this.shown.meta;
+    const { width, factor, rgb, reduce, pixel } = this.shown.meta;
     const [x, y] = this.at;
     const unit = this.model.get("unit") ? ` ${this.model.get("unit")}` : "";
-    const exact = whole && high - low === 254;
-    const one = (code) => {
-      if (code === 0) return "no number";
-      const text = short(this.valueOf(code));
-      return code === 1 ? `≤ ${text}` : code === 255 ? `≥ ${text}` : `${exact ? "" : "≈ "}${text}`;
+    const n = rgb ? 3 : 1;
+    const first = (y * width + x) * n;
+    const told = pixel && String(pixel.at) === String(this.at) ? pixel.texts : null;
+    const mean = factor > 1 && reduce === "mean";
+    const one = (c) => {
+      if (this.raw) return String(this.raw[first + c]);
+      if (!told) return this.levelText(this.codes[first + c]);
+      return mean && Number.isFinite(Number(told[c])) ? `≈ ${this.words(Number(told[c]))}` : numberWords(told[c]);
     };
-    const k = y * width + x;
-    const value = rgb ? [0, 1, 2].map((c) => one(this.codes[3 * k + c])).join(", ") : one(this.codes[k]);
-    const range = (a) => (factor > 1 ? `${a * factor}–${a * factor + factor - 1}` : a);
-    return `column ${range(x)}, row ${range(y)}: ${value}${unit}`;
+    const value = Array.from({ length: n }, (_, c) => one(c)).join(", ");
+    const range = (a) => (mean ? `${a * factor}–${a * factor + factor - 1}` : a * factor);
+    const how = mean ? ` (mean of ${factor} × ${factor} pixels)` : "";
+    return `column ${range(x)}, row ${range(y)}: ${value}${unit}${how}`;
+  }
+
+  levelText(code) {
+    if (code === 0) return "no number";
+    const text = this.words(this.valueOf(code));
+    return code === 1 ? `≤ ${text}` : code === 255 ? `≥ ${text}` : `≈ ${text}`;
   }
 
   note() {
@@ -219,6 +255,11 @@ class ImageView {
     this.stops.forEach((stop) => stop());
     this.root.remove();
   }
+}
+
+// Words of Python's for a number.
+function numberWords(text) {
+  return text === "nan" ? "no number" : text === "True" ? "1" : text === "False" ? "0" : text;
 }
 
 export default () => {

@@ -2,32 +2,21 @@
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import "./common.css";
-import { element, floats, Frames, keepPicture, short, showPicture, showState, watchState } from "./common.js";
+import { element, Frames, keepPicture, short, showPicture, showState, watchState } from "./common.js";
+import { axisSize, dayOf, PLACES, Range, timeTicks } from "./axes.js";
+import { Picture } from "./lines.js";
 import { themeOf, watchTheme } from "./theme.js";
 
 const SHARES = [1, 0.5, 0.2, 0.1, 0.05, 0.02];
 
-// The kernel sends two points per column of a ring of columns: NaN where there is nothing, infinity where the line breaks.
-function unroll(ring, begin, n, at, base) {
-  const line = new Array(n);
-  for (let k = 0; k < n; k++) {
-    const value = ring[begin + ((at + k) % n)];
-    line[k] = Number.isNaN(value) ? undefined : value === Infinity ? null : base + value;
-  }
-  return line;
-}
-
-function dataOf({ meta, buffers }) {
-  const { n, at, t0, dt, base } = meta;
-  const ring = floats(buffers[0]);
-  const x = Array.from({ length: n }, (_, k) => t0 + k * dt);
-  return [x, ...base.map((b, i) => unroll(ring, i * n, n, at, b))];
-}
+// The fewest points that a zoom shows.
+const NARROWEST = 4;
+const EMPTY_RANGE = new Range(0n, 0, 1);
 
 // What an axis shows: the names of its lines where that says something and is short.
-function axisLabel(names, unit, several) {
+function axisLabel(names, several) {
   const what = names.length === 1 || several ? names.join(", ") : "value";
-  return (what.length > 40 ? "value" : what) + (unit ? ` (${unit})` : "");
+  return what.length > 40 ? "value" : what;
 }
 
 class PlotView {
@@ -37,10 +26,13 @@ class PlotView {
     this.root = element("div", "labhub labhub-plot", el);
     this.paused = false;
     this.zoomed = false;
-    this.held = {}; // ranges of the y axes while they are held
+    this.ranges = []; // of the y axes, one for each unit
+    this.held = null; // the same while they are held
     this.hidden = new Set();
+    this.labels = []; // of the ticks of each axis, and what they are differences from
+    this.from = [];
     this.share = 1;
-    this.shown = null; // what is drawn: the newest message, unless paused
+    this.shown = null; // what is drawn: the picture of the newest message, unless paused
     this.drawn = 0;
     this.makeBar();
     this.removePicture = showPicture(model, frames, this.root);
@@ -127,8 +119,8 @@ class PlotView {
       legend: { show: false },
       cursor: { drag: { x: true, y: false, setScale: false }, points: { size: 6 } },
       scales: {
-        x: { time: true, range: () => this.xRange() },
-        ...Object.fromEntries(units.map((unit, i) => [`y${i}`, { range: (u, lo, hi) => this.yRange(i, lo, hi) }])),
+        x: { time: false, range: () => this.xRange() },
+        ...Object.fromEntries(units.map((unit, i) => [`y${i}`, { range: () => [0, PLACES] }])),
       },
       series: [
         {},
@@ -156,11 +148,22 @@ class PlotView {
       labelFont: theme.font,
       labelSize: 20,
       ticks: { stroke: theme.tick, width: 1 },
+      // uPlot looks for a step of its own first; any will do, because the ticks come from `splits`.
+      incrs: [1e9],
+      values: (u, splits, axis) => this.labels[axis],
     };
     const grid = { stroke: theme.grid, width: 1 };
-    const time = { ...look, grid, stroke: theme.text, label: "time (local)", size: 34, space: 90, values: this.timeLabels };
+    const time = {
+      ...look,
+      grid,
+      stroke: theme.text,
+      label: () => this.timeLabel(),
+      size: 34,
+      splits: (u) => this.timeSplits(u),
+    };
     const values = units.map((unit, i) => {
       const mine = series.flatMap((s, k) => (s.unit === unit ? [k] : []));
+      const label = axisLabel(mine.map((k) => series[k].label), units.length > 1);
       return {
         ...look,
         grid: { ...grid, show: i === 0 },
@@ -168,41 +171,58 @@ class PlotView {
         stroke: mine.length === 1 && series.length > 1 ? this.colorOf(mine[0]) : theme.text,
         scale: `y${i}`,
         side: i ? 1 : 3,
-        label: axisLabel(mine.map((k) => series[k].label), unit, units.length > 1),
-        size: (u, labels) => 22 + 7 * Math.max(3, ...(labels ?? []).map((label) => String(label).length)),
+        label: () => `${label}${this.from[i + 1] ? ` ${this.from[i + 1]}` : ""}${unit ? ` (${unit})` : ""}`,
+        splits: (u) => this.splits(u, i),
+        size: (u, labels) => axisSize(labels),
       };
     });
     return [time, ...values];
+  }
+
+  // Places of the ticks of the y axis of a unit; what is written at them is kept for `values` and `label`.
+  splits(u, i) {
+    const { places, labels, from } = (this.ranges[i] ?? EMPTY_RANGE).ticks(u.over.clientHeight || u.height);
+    this.labels[i + 1] = labels;
+    this.from[i + 1] = from;
+    return places;
+  }
+
+  timeSplits(u) {
+    const [from, to] = this.xRange().map((x) => this.shown.timeAt(x));
+    const { times, labels } = timeTicks(from, to - from, u.over.clientWidth || u.width);
+    this.labels[0] = labels;
+    return times.map((time) => this.shown.placeOf(time));
+  }
+
+  timeLabel() {
+    const day = this.shown && dayOf(this.shown.timeAt(this.xRange()[1]));
+    return `time (local${day ? `, ${day}` : ""})`;
   }
 
   colorOf(i) {
     return this.theme.series[i % this.theme.series.length];
   }
 
-  timeLabels(u, splits, axis, space, step) {
-    const whole = (digits) => Math.abs(step * 10 ** digits - Math.round(step * 10 ** digits)) < 1e-6;
-    const digits = [0, 1, 2].find(whole) ?? 3;
-    return splits.map((t) => {
-      const at = new Date(t * 1000);
-      const two = (n) => String(n).padStart(2, "0");
-      const seconds = (at.getSeconds() + (t - Math.floor(t))).toFixed(digits);
-      return `${two(at.getHours())}:${two(at.getMinutes())}:${seconds.padStart(digits ? digits + 3 : 2, "0")}`;
-    });
-  }
-
+  // In points of the picture, which a double can tell apart at any time since the epoch.
   xRange() {
     if (this.zoomed) return this.zoomed;
     if (!this.shown) return [0, 1];
-    const { n, t0, dt } = this.shown.meta;
-    const end = t0 + n * dt;
-    return [end - Math.min(this.model.get("window") * this.share, n * dt), end];
+    const { n, meta } = this.shown;
+    return [n - Math.max(NARROWEST, Math.min((this.model.get("window") * this.share) / meta.dt, n)), n];
   }
 
-  yRange(i, lo, hi) {
-    if (this.held[i]) return this.held[i];
-    if (lo === null || lo === undefined || hi === null) return [0, 1];
-    const margin = (hi - lo || Math.abs(hi) || 1) * 0.06;
-    return [lo - margin, hi + margin];
+  // The ranges of the y axes: of what is seen, or as they are held.
+  findRanges() {
+    const series = this.model.get("series");
+    this.ranges = this.units().map((unit, i) => {
+      if (this.held?.[i]) return this.held[i];
+      const seen = series.flatMap((s, k) => (s.unit === unit && !this.hidden.has(k) ? [k] : []));
+      return this.shown.range(seen, this.xRange()) ?? EMPTY_RANGE;
+    });
+  }
+
+  rangeOf(i) {
+    return this.ranges[this.units().indexOf(this.model.get("series")[i].unit)] ?? EMPTY_RANGE;
   }
 
   receive(message) {
@@ -210,15 +230,17 @@ class PlotView {
     showState(this.state, message, this.note());
     if (!message.buffers.length) return;
     if (!this.paused && !this.zoomed) {
-      this.shown = message;
+      this.shown = new Picture(message);
       this.redraw();
     }
   }
 
   redraw() {
     if (!this.shown || !this.canvas.clientWidth) return;
-    if (this.shown.meta.base.length !== this.model.get("series").length) return; // the channel changed: a frame of before
-    const data = dataOf(this.shown);
+    const series = this.model.get("series");
+    if (this.shown.base.length !== series.length) return; // the channel changed: a frame of before
+    this.findRanges();
+    const data = [this.shown.x, ...series.map((_, i) => this.shown.places(i, this.rangeOf(i)))];
     if (this.plot) this.plot.setData(data);
     else this.plot = new uPlot(this.options(), data, this.canvas);
     if (!this.rows) this.makeLegend();
@@ -252,6 +274,7 @@ class PlotView {
     if (!this.hidden.delete(i)) this.hidden.add(i);
     row.className = this.hidden.has(i) ? "off" : "";
     this.plot?.setSeries(i + 1, { show: !this.hidden.has(i) });
+    this.redraw();
   }
 
   // Values under the pointer, or the newest ones.
@@ -259,17 +282,10 @@ class PlotView {
     const index = this.plot?.cursor.idx;
     const series = this.model.get("series");
     this.rows?.forEach((cell, i) => {
-      const under = index === null || index === undefined ? undefined : this.nearest(i, index);
-      const value = under === undefined ? this.shown.meta.last[i] : under;
-      cell.textContent = `${short(value)}${series[i].unit ? ` ${series[i].unit}` : ""}`;
+      const { span } = this.rangeOf(i);
+      const under = index === null || index === undefined ? "" : this.shown.valueNear(i, index, span);
+      cell.textContent = `${under || this.shown.lastWords(i, span)}${series[i].unit ? ` ${series[i].unit}` : ""}`;
     });
-  }
-
-  nearest(i, index) {
-    const line = this.plot.data[i + 1];
-    for (let k = 0; k < line.length; k++)
-      for (const at of [index - k, index + k]) if (Number.isFinite(line[at])) return line[at];
-    return undefined;
   }
 
   drawLosses(u) {
@@ -284,7 +300,7 @@ class PlotView {
     context.textBaseline = "top";
     context.setLineDash([4, 3]);
     for (const [time, count] of this.shown?.meta.losses ?? []) {
-      const x = Math.round(u.valToPos(time, "x", true)) + 0.5;
+      const x = Math.round(u.valToPos(time / this.shown.meta.dt, "x", true)) + 0.5; // from the first point on
       context.beginPath();
       context.moveTo(x, top);
       context.lineTo(x, top + height);
@@ -299,19 +315,20 @@ class PlotView {
 
   zoom(u) {
     if (u.select.width < 4) return;
-    const range = [u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x")];
+    const from = u.posToVal(u.select.left, "x");
+    const to = u.posToVal(u.select.left + u.select.width, "x");
+    const room = Math.max(0, NARROWEST - (to - from)) / 2;
+    this.zoomed = [from - room, to + room];
     u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
-    this.zoomed = range;
-    u.redraw(false, true);
-    u.setData(u.data);
+    this.redraw();
     showState(this.state, this.frames.newest, this.note());
   }
 
   reset() {
     this.zoomed = false;
-    this.held = {};
+    this.held = null;
     this.holdButton.textContent = "Hold y";
-    if (!this.paused && this.frames.newest?.buffers.length) this.shown = this.frames.newest;
+    if (!this.paused && this.frames.newest?.buffers.length) this.shown = new Picture(this.frames.newest);
     this.redraw();
   }
 
@@ -324,13 +341,8 @@ class PlotView {
   }
 
   toggleHold() {
-    const hold = !Object.keys(this.held).length;
-    this.held = {};
-    if (hold && this.plot)
-      this.units().forEach((_, i) => {
-        const { min, max } = this.plot.scales[`y${i}`];
-        this.held[i] = [min, max];
-      });
+    const hold = !this.held;
+    this.held = hold && this.plot ? this.ranges : null;
     this.holdButton.textContent = hold ? "Free y" : "Hold y";
     this.redraw();
   }
