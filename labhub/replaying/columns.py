@@ -157,12 +157,11 @@ def with_missing(
     if numbers.dtype.kind == "b":
         refuse(name, row, where, "a boolean is missing", "fill it, or leave the row out")
     wide = np.where(missing, 0, numbers)
-    floats = wide.astype(np.float64)
-    if (np.abs(floats) > 2**53).any():
+    if (wide > 2**53).any() or (wide < -(2**53)).any():
         advice = "fill it, or leave the row out; NaN would need float64, which changes the other values"
         refuse(name, row, where, "an integer is missing", advice)
     words.append(f"column {name!r} is float64 now: integers are missing, and NaN stands for them")
-    return np.where(missing, np.nan, floats)
+    return np.where(missing, np.nan, wide.astype(np.float64))
 
 
 def from_objects(items: Sequence[Any], name: str, where: Where, words: list[str] | None = None) -> NDArray[Any]:
@@ -181,8 +180,9 @@ def from_objects(items: Sequence[Any], name: str, where: Where, words: list[str]
             raise LeftOut("it has no values")
         case ["boolean"] | ["integer"]:
             rest = iter(_whole(present, name, where, missing))
-            kind = np.bool_ if kinds == {"boolean"} else None
-            filled = np.array([0 if gone else next(rest) for gone in missing], kind)
+            numbers = [0 if gone else next(rest) for gone in missing]
+            large = np.uint64 if max(numbers) >= 2**63 else np.int64
+            filled = np.array(numbers, np.bool_ if kinds == {"boolean"} else large)
             return with_missing(filled, missing, name, where, [] if words is None else words)
         case ["text"] | ["bytes"] | ["array"] if first >= 0:
             raise LeftOut(f"a value is missing ({where(first)}); fill it to keep the column")

@@ -76,12 +76,11 @@ def track_of(name: str, found: Found, time_ns: NDArray[np.int64], *, plain: bool
         There are no columns or no rows, or they cannot be a slot.
     """
     check_name(name)
-    if not found.columns:
-        raise InvalidArgument(
-            f"there is no column that could be replayed on {name!r}; {'; '.join(found.words) or 'none'}"
-        )
     if not len(time_ns):
         raise InvalidArgument(f"there is nothing to replay on {name!r}: no rows")
+    if not found.columns:
+        why = "; ".join(found.words) or "it has none besides 'time'"
+        raise InvalidArgument(f"there is no column that could be replayed on {name!r}: {why}")
     schema = _plain_schema(found) if plain else _record_schema(found)
     columns = tuple(found.columns)
 
