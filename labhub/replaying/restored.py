@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,19 @@ class _Misfit(Exception):
     """What is there is not what the schema says: somebody has worked on it."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A column or variable that holds a field; its unit is None where it says nothing of that."""
+
+    name: str
+    values: NDArray[Any]
+    unit: str | None = None
+
+
+Fields = dict[str, list[_Part]]
+"""By the dotted name of the field. There can be two: ``x`` in the field ``p``, and a field named ``p.x``."""
+
+
 def restored_table(table: pa.Table, name: str, words: list[str]) -> Track | None:
     """Return the channel that `Batch.to_arrow` has made a table of; None if it is no longer that, or never was."""
     from labhub.replaying.arrow import array_of_arrow, plain_times
@@ -44,14 +57,15 @@ def restored_table(table: pa.Table, name: str, words: list[str]) -> Track | None
         schema = Schema.from_json(text.decode())
         time_ns = times_ns(plain_times(table.column(TIME), _row), _row)
         own = {c: table.column(c).to_numpy() for c in ("seq", "nbytes") if c in table.column_names}
-        fields: dict[str, list[NDArray[Any]]] = defaultdict(list)
+        fields: Fields = defaultdict(list)
         for k, column in enumerate(table.column_names):
             metadata = table.schema.field(k).metadata or {}
             marked = metadata.get(FIELD.encode())
             if marked is not None or column not in BESIDE:
                 of_field = column if marked is None else marked.decode()
                 values = array_of_arrow(table.column(k), column, _row, [])
-                fields[of_field].append(as_dates(values, metadata.get(DTYPE.encode(), b"").decode()))
+                values = as_dates(values, metadata.get(DTYPE.encode(), b"").decode())
+                fields[of_field].append(_Part(column, values))
         return _restored(name, schema, fields, time_ns, own)
     except (_Misfit, LeftOut, InvalidArgument) as reason:
         words.append(f"the table is no longer that of its channel ({reason}): each of its columns is a field")
@@ -76,17 +90,13 @@ def restored_dataset(dataset: xr.Dataset, name: str, time_ns: NDArray[np.int64],
         schema = Schema.from_json(str(dataset.attrs[SCHEMA]))
         own = {c: np.asarray(dataset[c].values) for c in ("seq", "nbytes") if _along_time(dataset, c)}
         variables = {str(k): v for k, v in dataset.variables.items() if v.dims[:1] == (TIME,)}
-        fields: dict[str, list[NDArray[Any]]] = defaultdict(list)
-        units = {}
+        fields: Fields = defaultdict(list)
         for shown, variable in variables.items():
             of_field = None if shown == TIME else field_of(shown, variable.attrs)
             if of_field is not None:
-                fields[of_field].append(as_dates(np.asarray(variable.values), str(variable.attrs.get(DTYPE, ""))))
-                units[of_field.split(".")[0]] = unit_of(variable.attrs) if variable.attrs else ""
-        kept = {f: u for f, u in schema.units.items() if units.get(f) is None} | {
-            f: str(u) for f, u in units.items() if u
-        }
-        schema = replace(schema, units={f: u for f, u in kept.items() if f in schema.fields})
+                values = as_dates(np.asarray(variable.values), str(variable.attrs.get(DTYPE, "")))
+                unit = unit_of(variable.attrs) if variable.attrs else ""  # arithmetic may have dropped all of them
+                fields[of_field].append(_Part(shown, values, unit))
         return _restored(name, schema, fields, time_ns, own)
     except (_Misfit, InvalidArgument) as reason:
         words.append(f"the dataset is no longer that of its channel ({reason}): each of its variables is a field")
@@ -101,7 +111,7 @@ def unit_of(attrs: Mapping[Any, Any]) -> str | None:
 
 def as_dates(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     """Return integers as the dates or durations that they stand for, if `dtype` is one of these."""
-    if not dtype or values.dtype.kind != "i":
+    if values.dtype.kind != "i" or not dtype.startswith(("datetime64[", "timedelta64[")):
         return values
     return values.astype(np.int64).view(np.dtype(dtype))
 
@@ -111,11 +121,7 @@ def _along_time(dataset: xr.Dataset, name: str) -> bool:
 
 
 def _restored(
-    name: str,
-    schema: Schema,
-    fields: Mapping[str, list[NDArray[Any]]],
-    time_ns: NDArray[np.int64],
-    own: Mapping[str, NDArray[Any]],
+    name: str, schema: Schema, fields: Fields, time_ns: NDArray[np.int64], own: Mapping[str, NDArray[Any]]
 ) -> Track:
     """Put slots together again from rows: one for each slot, or for each sample of slots that are blocks of them."""
     blocks = TIME in schema.dims
@@ -123,16 +129,13 @@ def _restored(
     axis = schema.dims.index(TIME) if blocks else 0
     rest = tuple(n for k, n in enumerate(schema.shape) if not blocks or k != axis)
     rows = np.zeros((n_rows, *rest), schema.dtype)
-    places: dict[str, list[NDArray[Any]]] = defaultdict(list)
-    for dotted, place in _places(rows):
-        places[dotted].append(place)
-    if (lacking := places.keys() - fields.keys()) or (more := fields.keys() - places.keys()):
-        raise _Misfit(f"{', '.join(sorted(lacking))} is missing" if lacking else f"{', '.join(sorted(more))} is new")
-    for dotted, mine in places.items():
-        if len(mine) != len(fields[dotted]):
-            raise _Misfit(f"{dotted} is there {len(fields[dotted])} times")
-        for place, values in zip(mine, fields[dotted], strict=True):
-            place[...] = _fitting(values, place.shape, place.dtype, dotted)
+    units = dict(schema.units)
+    for path, place, part in _matched(rows, fields):
+        place[...] = _fitting(part.values, place.shape, place.dtype, part.name)
+        top = path[0] if path else VALUE
+        if part.unit is not None:
+            units[top] = part.unit
+    schema = replace(schema, units={f: u for f, u in units.items() if u})
     if not blocks:
         nbytes = own.get("nbytes", np.full(n_rows, schema.slot_nbytes)).astype(np.uint64)
         return slots_track(name, schema, rows, time_ns, np.minimum(nbytes, schema.slot_nbytes).astype(np.uint64))
@@ -141,12 +144,32 @@ def _restored(
     return _joined(name, schema, axis, rows, time_ns, own["seq"])
 
 
-def _places(rows: NDArray[Any], path: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
-    """Yield the plain fields of rows, each with its dotted name."""
+def _matched(rows: NDArray[Any], fields: Fields) -> Iterator[tuple[tuple[str, ...], NDArray[Any], _Part]]:
+    """Yield for each plain field its path, its place in rows, and what is there for it.
+
+    Of two fields of one dotted name, the one that is not nested has the shorter name as a column.
+    """
+    places: dict[str, list[tuple[tuple[str, ...], NDArray[Any]]]] = defaultdict(list)
+    for path, place in _places(rows):
+        places[".".join(path) or VALUE].append((path, place))
+    if lacking := sorted(places.keys() - fields.keys()):
+        raise _Misfit(f"{', '.join(lacking)} is missing")
+    if more := sorted(fields.keys() - places.keys()):
+        raise _Misfit(f"{', '.join(more)} is new")
+    for dotted, mine in places.items():
+        parts = sorted(fields[dotted], key=lambda part: len(part.name))
+        if len(mine) != len(parts):
+            raise _Misfit(f"{dotted} is there {len(parts)} times")
+        for (path, place), part in zip(sorted(mine, key=lambda found: len(found[0])), parts, strict=True):
+            yield path, place, part
+
+
+def _places(rows: NDArray[Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], NDArray[Any]]]:
+    """Yield the plain fields of rows, each with its path."""
     if rows.dtype.names is None:
-        yield path or VALUE, rows
+        yield path, rows
     for name in rows.dtype.names or ():
-        yield from _places(rows[name], f"{path}.{name}" if path else name)
+        yield from _places(rows[name], (*path, name))
 
 
 def _joined(
