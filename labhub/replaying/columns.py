@@ -79,7 +79,7 @@ class Found:
         for key, value in attrs.items():
             try:
                 self.attrs[f"{before}{key}"] = plain_value(value)
-            except TypeError:
+            except (TypeError, RecursionError):
                 self.words.append(
                     f"attribute {before + str(key)!r} is left out: {type(value).__name__} is no plain value"
                 )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _READ = ("units", UNITS, DTYPE, FIELD, "coordinates")
 """Attributes of a variable that are no notes."""
-MOST_NOTED = 4096
+MOST_NOTED = 1024
 """A variable without time, of at most so many elements, is kept as a note of the channel."""
 
 

@@ -256,7 +256,8 @@ class Replay:
     def _failed(self, channel: str, error: BaseException) -> None:
         self._errors[channel] = error
         words = _words(error)
-        logger.error("%s: %s", channel, words, extra=event("replay_failed", channel=channel, error=words))
+        fields = event("item_failed", thread="replay", item=channel, kind=type(error).__name__, reason=words)
+        logger.error("%s: %s", channel, words, extra=fields)
 
     def _wait_for_reader(self, producer: Producer) -> None:
         self._waiting.add(producer.channel)

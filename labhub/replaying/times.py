@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Literal, NoReturn, cast
@@ -34,6 +34,8 @@ SINCE, UNTIL = 946_684_800, 4_102_444_800
 """2000 and 2100 (in seconds): an integer that is a time of these years in one unit is none of them in another."""
 CHOICES = "time_unit='s', 'ms', 'us' or 'ns' says what they are"
 
+_NOTHING = ("", "nan", "nat", "na", "null", "none", "n/a", "<na>")
+"""What stands in a table for a time that is missing."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 _DATE = re.compile(r"\d{4}[-/]?\d{1,2}([-/]?\d{1,2}([T ].*)?)?", re.ASCII)
@@ -77,7 +79,7 @@ def times_ns(values: Any, where: Where, unit: TimeUnit | None = None) -> NDArray
         case "f":
             return _of_floats(plain, where, unit)
         case "O" | "U" | "T":
-            return _of_objects(plain.astype(object).tolist(), where, unit)
+            return _of_objects(plain.astype(object), where, unit)
     raise InvalidArgument(f"times are dates, or numbers of seconds, not {plain.dtype}")
 
 
@@ -193,26 +195,36 @@ def _of_floats(numbers: NDArray[Any], where: Where, unit: TimeUnit | None) -> ND
     return np.asarray(whole.astype(np.int64) * per + np.round((wide - whole) * per).astype(np.int64))
 
 
-def _of_objects(items: Sequence[Any], where: Where, unit: TimeUnit | None) -> NDArray[np.int64]:
+def _of_objects(objects: NDArray[Any], where: Where, unit: TimeUnit | None) -> NDArray[np.int64]:
     import pandas as pd
 
-    for row, item in enumerate(items):
-        if item is None or (pd.api.types.is_scalar(item) and pd.isna(item)):
-            refuse_missing(row, where)
-    kinds = [_kind_of(item) for item in items]
-    for row, kind in enumerate(kinds):
-        if kind != kinds[0] or kind == "":
-            refuse(row, where, f"{items[row]!r} is no {kinds[0] or 'time'}", "times are all dates, or all numbers")
-    match kinds[0] if kinds else "number":
+    missing = np.asarray(pd.isna(objects))
+    if missing.any():
+        refuse_missing(int(np.argmax(missing)), where)
+    items = objects.tolist()
+    kinds = {kind: _kind_of(items[k]) for k, kind in _firsts(map(type, items))}
+    first = kinds[type(items[0])] if items else "number"
+    if len(set(kinds.values())) > 1 or not first:
+        row = next(k for k, item in enumerate(items) if kinds[type(item)] != first or not first)
+        refuse(row, where, f"{items[row]!r} is no {first or 'time'}", "times are all dates, or all numbers")
+    match first:
         case "text":
             return _of_texts([str(item).strip() for item in items], where, unit)
         case "number":
             return _of_numbers(items, where, unit)
     if unit is not None:
         raise InvalidArgument(f"the times are dates or durations already; leave time_unit={unit!r} out")
-    if kinds[0] == "duration":
+    if first == "duration":
         return _each(items, lambda part: pd.to_timedelta(pd.Series(part, dtype=object)).to_numpy(), where)
     return _each(items, _utc, where)
+
+
+def _firsts(types: Iterable[type]) -> list[tuple[int, type]]:
+    """Return each type with the place at which it comes first."""
+    found: dict[type, int] = {}
+    for k, kind in enumerate(types):
+        found.setdefault(kind, k)
+    return [(k, kind) for kind, k in found.items()]
 
 
 def _kind_of(item: Any) -> str:
@@ -259,13 +271,12 @@ def _each(items: Sequence[Any], convert: Callable[[Sequence[Any]], NDArray[Any]]
 
 
 def _of_texts(texts: Sequence[str], where: Where, unit: TimeUnit | None) -> NDArray[np.int64]:
-    for row, text in enumerate(texts):
-        if not text or text.lower() in ("nan", "nat", "na", "null", "none", "n/a", "<na>"):
-            refuse_missing(row, where)
     numeric = bool(texts) and _NUMBER.fullmatch(texts[0]) is not None
     pattern = _NUMBER if numeric else _DATE
     for row, text in enumerate(texts):
         if not pattern.fullmatch(text):
+            if text.lower() in _NOTHING:
+                refuse_missing(row, where)
             what = "number" if numeric else "date"
             advice = "times are all dates, which begin with the year (2026-01-31T12:00:00), or all numbers"
             refuse(row, where, f"{text!r} cannot be read as a {what}", advice)
@@ -302,5 +313,7 @@ def _of_numbers(items: Sequence[Any], where: Where, unit: TimeUnit | None) -> ND
 
 
 def _times(item: Any, per: int) -> int:
+    if isinstance(item, Decimal):
+        return int((item * per).to_integral_value())
     number = int(item) if isinstance(item, np.integer) else float(item) if isinstance(item, np.floating) else item
     return number * per if isinstance(number, int) else round(Fraction(number) * per)

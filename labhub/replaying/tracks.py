@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ from labhub.schema import VALUE, Schema
 BLOCK_SLOTS = 4096
 BLOCK_NBYTES = 8 * 1024 * 1024
 """What is converted at a time: so many slots of at most so many bytes, but at least one."""
+MOST_NOTES_NBYTES = 16 * 1024
+MOST_WORDS, LONGEST_WORDS = 20, 300
+"""How many notes of a source become attributes of the channel (in bytes of JSON), and how many lines of what length."""
 NOTES = "replay_notes"
 """Attribute of a channel that says what its source had and the channel has not."""
 
@@ -151,7 +155,17 @@ def _record_schema(found: Found) -> Schema:
 
 
 def _attrs(found: Found) -> dict[str, Any]:
-    return {**found.attrs, **({NOTES: list(found.words)} if found.words else {})}
+    """Return the notes, the shortest first to be kept: all of them travel in one message to the broker."""
+    nbytes = {key: len(json.dumps([key, value]).encode()) for key, value in found.attrs.items()}
+    kept, free = set(), MOST_NOTES_NBYTES
+    for key in sorted(nbytes, key=lambda key: nbytes[key]):
+        if nbytes[key] <= free:
+            kept.add(key)
+            free -= nbytes[key]
+    found.words += [f"note {key!r} is left out: it is too long" for key in found.attrs if key not in kept]
+    words = [*found.words[:MOST_WORDS], *([f"and {n} more"] if (n := len(found.words) - MOST_WORDS) > 0 else [])]
+    attrs = {key: value for key, value in found.attrs.items() if key in kept}
+    return {**attrs, **({NOTES: [word[:LONGEST_WORDS] for word in words]} if words else {})}
 
 
 def _slots(columns: tuple[Column, ...], schema: Schema, rows: Any, n: int) -> NDArray[Any]:
