@@ -6,7 +6,7 @@ import contextlib
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +14,11 @@ from labhub.cli.completion import Broker
 from labhub.cli.ending import Ending
 from labhub.cli.exits import ExitCode
 from labhub.errors import LabHubError
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from labhub.replaying import Replay
 
 LOOK_INTERVAL = 0.25
 
@@ -69,15 +74,20 @@ def replay(
                     console.print(f"{channel}: {line}", highlight=False, markup=False, soft_wrap=True)
             if pace is None:
                 console.print(f"waiting for a reader of each of: {', '.join(running.channels)}", highlight=False)
-            while running.running and not ending.asked:
-                with contextlib.suppress(LabHubError, OSError):  # the status says it, too
-                    running.wait(LOOK_INTERVAL)
-                status = running.status
-                if console.is_terminal:
-                    late = f", {status.behind:.1f} s late" if status.behind > 1 else ""
-                    live.update(f"▶ {status.state}: {status.n_slots} of {status.total} slots{late}", refresh=True)
+            _watch(running, ending, live, console.is_terminal)
         status = running.status
     typer.echo(f"{', '.join(running.channels)}: {status.n_slots} of {status.total} slots replayed")
     if status.error:
         typer.echo(f"labhub: {' '.join(status.error.split())}", err=True)
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _watch(running: Replay, ending: Ending, live: Live, is_terminal: bool) -> None:
+    """Show how it goes, until it ends or somebody has had enough."""
+    while running.running and not ending.asked:
+        with contextlib.suppress(LabHubError, OSError):  # the status says it, too
+            running.wait(LOOK_INTERVAL)
+        status = running.status
+        if is_terminal:
+            late = f", {status.behind:.1f} s late" if status.behind > 1 else ""
+            live.update(f"▶ {status.state}: {status.n_slots} of {status.total} slots{late}", refresh=True)

@@ -22,7 +22,7 @@ def plain_times(column: Any, where: Where) -> NDArray[Any]:
     if array.null_count:
         refuse_missing(int(np.argmax(array.is_null().to_numpy(zero_copy_only=False))), where)
     kind = array.type
-    if pa.types.is_temporal(kind):
+    if pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
         return _temporal(array)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         return np.asarray(array.to_numpy(zero_copy_only=False))
@@ -64,12 +64,7 @@ def array_of_arrow(column: Any, name: str, where: Where, words: list[str]) -> ND
     kind = array.type
     is_ = pa.types
     if isinstance(kind, pa.FixedShapeTensorType):
-        flat = _lists(array.storage, name, where, words)
-        if flat.dtype.kind in "iub" or not np.isnan(flat).any():  # nothing is missing in it
-            return np.asarray(array.to_numpy_ndarray())
-        if kind.permutation not in (None, list(range(len(kind.shape)))):
-            raise LeftOut("values are missing in arrays of another order of axes; fill them to keep the column")
-        return flat.reshape(len(flat), *kind.shape)
+        return _tensors(array, name, where, words)
     if is_.is_boolean(kind) or is_.is_integer(kind) or is_.is_floating(kind):
         return _numbers(array, name, where, words)
     if is_.is_temporal(kind):
@@ -89,6 +84,17 @@ def array_of_arrow(column: Any, name: str, where: Where, words: list[str]) -> ND
     if raw:
         return bytes_array(array.to_pylist())
     raise LeftOut("it has no values" if is_.is_null(kind) else f"a slot has no place for {kind}")
+
+
+def _tensors(array: Any, name: str, where: Where, words: list[str]) -> NDArray[Any]:
+    """Return arrays of one shape, in the order of their axes."""
+    kind = array.type
+    flat = _lists(array.storage, name, where, words)
+    if flat.dtype.kind in "iub" or not np.isnan(flat).any():  # nothing is missing in it
+        return np.asarray(array.to_numpy_ndarray())
+    if kind.permutation not in (None, list(range(len(kind.shape)))):
+        raise LeftOut("values are missing in arrays of another order of axes; fill them to keep the column")
+    return flat.reshape(len(flat), *kind.shape)
 
 
 def _is_text(kind: Any) -> bool:
@@ -144,6 +150,8 @@ def _lists(array: Any, name: str, where: Where, words: list[str]) -> NDArray[Any
             what = f"a list of {lengths[row]} where others have {size}" if len(odd) else "a list is missing"
             refuse(name, row, where, what, "a slot has one shape: make all lists as long, or leave the column out")
         inner = array.flatten()
+    if not size:
+        raise LeftOut("its lists are empty")
     found = array_of_arrow(inner, name, lambda k: where(k // max(1, size)), words)
     found = found.reshape(n, size, *found.shape[1:])
     if gone.any():

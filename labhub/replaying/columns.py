@@ -251,10 +251,12 @@ def _exact(item: Any, name: str, row: int, where: Where) -> float:
     """Return the float64 that stands for a number; an integer or decimal must come back from it unchanged."""
     if isinstance(item, float | np.floating):
         return float(item)
+    if isinstance(item, Decimal) and not item.is_finite():
+        return float(item)
     try:
         found = float(item)
         same = found == item if isinstance(item, int | np.integer) else Fraction(repr(found)) == Fraction(item)
-        if same or (isinstance(item, Decimal) and not item.is_finite()) or _few_digits(item):
+        if same or _few_digits(item):
             return found
     except OverflowError:
         pass
@@ -300,14 +302,14 @@ def _dates(items: Sequence[Any], kind: str) -> NDArray[Any]:
 
 
 def _stacked(present: list[Any], name: str, where: Where) -> NDArray[Any]:
-    try:
-        arrays = [np.asarray(item) for item in present]
-    except ValueError:  # lists of lists of different lengths
-        raise InvalidArgument(f"column {name!r} holds lists of different lengths, and a slot has one shape") from None
+    # Of a list, NumPy would make text of a number beside text, and floats of integers beside one.
+    arrays = [item if isinstance(item, np.ndarray) else np.array(item, object) for item in present]
     for row, array in enumerate(arrays):
         if array.shape != arrays[0].shape:
             what = f"an array of shape {array.shape} where others have {arrays[0].shape}"
             refuse(name, row, where, what, "a slot has one shape: make them alike, or leave the column out")
+    if not arrays[0].size:
+        raise LeftOut("its arrays are empty")
     if any(array.dtype.hasobject for array in arrays):
         flat = [item for array in arrays for item in array.ravel().tolist()]
         per_row = max(1, arrays[0].size)

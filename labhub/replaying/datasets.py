@@ -10,7 +10,7 @@ from labhub.errors import InvalidArgument
 from labhub.recording.layout import FIELD
 from labhub.replaying.columns import Column, Found, LeftOut, array_of, plain_value
 from labhub.replaying.restored import BESIDE, DTYPE, SCHEMA, UNITS, as_dates, restored_dataset, unit_of
-from labhub.replaying.tables import array_of_series, note_attrs
+from labhub.replaying.tables import array_of_series, field_name, note_attrs
 from labhub.replaying.times import UNITS_OF, TimeUnit, times_ns
 from labhub.replaying.tracks import Track, track_of
 from labhub.schema import TIME, VALUE
@@ -37,7 +37,7 @@ def dataset_track(dataset: xr.Dataset, name: str, unit: TimeUnit | None) -> Trac
     ours = recorded or ("channel" in dataset.attrs and "seq" in dataset.coords and dataset["seq"].dtype == np.uint64)
     note_attrs(found, dataset.attrs)
     for key, variable in dataset.variables.items():
-        shown = str(key)
+        shown = key if isinstance(key, str) else field_name(key)
         if (ours and key in dataset.coords and shown in BESIDE) or shown == TIME:
             continue
         if TIME in variable.dims:

@@ -54,7 +54,7 @@ def restored_table(table: pa.Table, name: str, words: list[str]) -> Track | None
     if text is None or TIME not in table.column_names:
         return None
     try:
-        schema = Schema.from_json(text.decode())
+        schema = Schema.from_json(text.decode(errors="replace"))
         time_ns = times_ns(plain_times(table.column(TIME), _row), _row)
         own = {c: table.column(c).to_numpy() for c in ("seq", "nbytes") if c in table.column_names}
         fields: Fields = defaultdict(list)
@@ -113,7 +113,10 @@ def as_dates(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     """Return integers as the dates or durations that they stand for, if `dtype` is one of these."""
     if values.dtype.kind != "i" or not dtype.startswith(("datetime64[", "timedelta64[")):
         return values
-    return values.astype(np.int64).view(np.dtype(dtype))
+    try:
+        return values.astype(np.int64).view(np.dtype(dtype))
+    except TypeError:  # a unit that NumPy does not know
+        return values
 
 
 def _along_time(dataset: xr.Dataset, name: str) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labhub.errors import InvalidArgument, MissingDependency, NotARecording
-from labhub.replaying.columns import Column, Found, LeftOut, array_of, from_objects, text_array, with_missing
+from labhub.replaying.columns import Column, Found, LeftOut, array_of, from_objects, refuse, text_array, with_missing
 from labhub.replaying.times import TimeUnit, Where, times_ns
 from labhub.replaying.tracks import Track, track_of
 from labhub.schema import TIME
@@ -44,12 +44,33 @@ def csv_track(path: Path, name: str, unit: TimeUnit | None) -> Track:
             warnings.simplefilter("error", pd.errors.ParserWarning)  # more cells than names
             table = pd.read_csv(path, dtype={TIME: str}, dtype_backend="numpy_nullable", **options)
         texts = [h for h in header if pd.api.types.is_string_dtype(table[h].dtype)]
-        raw = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=texts, **options)
+        infinite = [
+            h for h in header if table[h].dtype.kind == "f" and np.isinf(table[h].to_numpy(float, na_value=0)).any()
+        ]
+        raw = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=[*texts, *infinite], **options)
     except (ValueError, UnicodeError, OSError, pd.errors.ParserWarning) as error:
         raise NotARecording(f"{path} cannot be read as a table: {error}", path=str(path)) from None
     for text in texts:  # as they stand in the file: "NA" may be a word there
         table[text] = raw[text].fillna("")
-    return frame_track(table, name, unit, where=lambda k: f"{path}, line {_line(path, k)}")
+
+    def where(row: int) -> str:
+        return f"{path}, line {_line(path, row)}"
+
+    for column in infinite:
+        _check_infinite(table[column], raw[column], where)
+    return frame_track(table, name, unit, where)
+
+
+def _infinite(numbers: pd.Series[Any]) -> list[int]:
+    """Return the rows of the numbers that are infinite."""
+    return [int(row) for row in np.flatnonzero(np.isinf(numbers.to_numpy(float, na_value=0)))]
+
+
+def _check_infinite(numbers: pd.Series[Any], cells: pd.Series[str], where: Where) -> None:
+    """Raise if a number became infinite only as it is too large."""
+    for row in _infinite(numbers):
+        if any(digit in cells[row] for digit in "0123456789"):
+            refuse(str(numbers.name), row, where, f"{cells[row]} is out of the range of float64", "correct the cell")
 
 
 def _header(path: Path) -> list[str]:
@@ -78,7 +99,7 @@ def frame_track(frame: pd.DataFrame, name: str, unit: TimeUnit | None, where: Wh
     """Make a track of a pandas frame."""
     import pandas as pd
 
-    names = [_field_name(c) for c in frame.columns]
+    names = [field_name(c) for c in frame.columns]
     if len(set(names)) < len(names):
         twice = next(n for n in names if names.count(n) > 1)
         raise InvalidArgument(f"the column {twice!r} is there more than once; give each a name of its own")
@@ -111,7 +132,8 @@ def _units(attrs: Any) -> dict[str, str]:
     return {str(k): str(v) for k, v in units.items()} if isinstance(units, dict) else {}
 
 
-def _field_name(name: object) -> str:
+def field_name(name: object) -> str:
+    """Return the name of a column as that of a field; a number is its digits."""
     if isinstance(name, bool) or not isinstance(name, str | int | np.integer) or name == "":
         raise InvalidArgument(f"{name!r} cannot name a field; give each column a name of its own, which is text")
     return str(name)
@@ -147,6 +169,8 @@ def _product_track(frame: pd.DataFrame, name: str, unit: TimeUnit | None) -> Tra
     if index.names[0] != TIME or len(set(index.names)) < len(index.names) or None in index.names:
         levels = list(index.names)
         raise InvalidArgument(f"the levels of the index are {levels}; the first must be 'time', and each have a name")
+    if not len(index):
+        raise InvalidArgument(f"there is nothing to replay on {name!r}: no rows")
     sizes = [len(index.levels[k].take(np.unique(index.codes[k]))) for k in range(1, index.nlevels)]
     per_row = int(np.prod(sizes))
     n = len(frame) // max(1, per_row)
@@ -199,7 +223,8 @@ def array_of_series(series: pd.Series[Any], name: str, where: Where, words: list
         categories = kind.categories
         if not series.isna().any():
             return array_of_series(series.astype(categories.dtype), name, where, words)
-        return from_objects(series.astype(object).tolist(), name, where, words)
+        items = [None if pd.isna(item) else item for item in series.astype(object)]
+        return from_objects(items, name, where, words)
     if isinstance(kind, pd.DatetimeTZDtype):
         words.append(f"column {name!r} is in UTC now: a slot has no place for the time zone {kind.tz}")
         return np.asarray(series.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy())
@@ -272,7 +297,7 @@ def _own_columns(table: pa.Table) -> set[str]:
 def _keep(found: Found, field: pa.Field, column: pa.ChunkedArray, where: Where, unit: str) -> None:
     from labhub.replaying.arrow import array_of_arrow
 
-    name = _field_name(field.name)
+    name = field_name(field.name)
     unit = (field.metadata or {}).get(b"units", b"").decode(errors="replace") or unit
     try:
         found.columns.append(Column.of(name, array_of_arrow(column, name, where, found.words), unit=unit))
