@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labhub.errors import InvalidArgument
-from labhub.replaying.times import Where
+from labhub.replaying.times import Where, dates_of
 
 LONGEST_TEXT = 4096
 """Text of more characters, or bytes, is left out: each slot would be as long as the longest one."""
@@ -292,11 +292,11 @@ def bytes_array(items: Sequence[bytes]) -> NDArray[Any]:
 def _dates(items: Sequence[Any], kind: str) -> NDArray[Any]:
     import pandas as pd
 
-    series = pd.Series([None if _is_missing(item) else item for item in items], dtype=object)
+    given = [None if _is_missing(item) else item for item in items]
     try:
         if kind == "duration":
-            return np.asarray(pd.to_timedelta(series).to_numpy())
-        return np.asarray(pd.to_datetime(series, utc=True).dt.tz_localize(None).to_numpy())
+            return np.asarray(pd.to_timedelta(pd.Series(given, dtype=object)).to_numpy())
+        return dates_of(given)
     except (ValueError, TypeError, OverflowError) as error:
         raise LeftOut(f"its {kind}s have no common form: {error}") from None
 

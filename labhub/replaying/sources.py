@@ -12,8 +12,9 @@ from typing import Any
 from labhub.errors import ChannelNotFound, InvalidArgument, LabHubError
 from labhub.names import NAME, did_you_mean
 from labhub.recording.reading import StoredChannel, stored_channels
+from labhub.replaying.csvfile import csv_track
 from labhub.replaying.datasets import dataset_track
-from labhub.replaying.tables import arrow_track, csv_track, frame_track, parquet_table
+from labhub.replaying.tables import arrow_track, frame_track, parquet_table
 from labhub.replaying.times import TimeUnit
 from labhub.replaying.tracks import Block, Track
 

@@ -1,11 +1,8 @@
-"""Tables as tracks: CSV and Parquet files, pandas frames and Arrow tables; one slot for each row."""
+"""Tables as tracks: Parquet files, pandas frames and Arrow tables; one slot for each row."""
 
 from __future__ import annotations
 
-import csv
-import inspect
 import json
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labhub.errors import InvalidArgument, MissingDependency, NotARecording
-from labhub.replaying.columns import Column, Found, LeftOut, array_of, from_objects, refuse, text_array, with_missing
+from labhub.replaying.columns import Column, Found, LeftOut, array_of, from_objects, text_array, with_missing
 from labhub.replaying.times import TimeUnit, Where, times_ns
 from labhub.replaying.tracks import Track, track_of
 from labhub.schema import TIME
@@ -25,100 +22,35 @@ if TYPE_CHECKING:
 NO_TIME = "a table needs a column or an index called 'time': dates, or seconds; rename yours to that"
 
 
-def csv_track(path: Path, name: str, unit: TimeUnit | None) -> Track:
-    """Make a track of a CSV file."""
-    import pandas as pd
-
-    header = _header(path)
-    if len(set(header)) < len(header):
-        twice = next(h for h in header if header.count(h) > 1)
-        raise InvalidArgument(f"{path}: the column {twice!r} is there more than once; give each a name of its own")
-    if TIME not in header:
-        hint = "; its cells seem to be separated by another character than a comma" if len(header) == 1 else ""
-        raise InvalidArgument(f"{path}: {NO_TIME}. There are: {', '.join(map(repr, header[:8]))}{hint}")
-    options: dict[str, Any] = {"index_col": False, "low_memory": False, "names": header, "header": 0}
-    if "float_precision" in inspect.signature(pd.read_csv).parameters and int(pd.__version__.split(".")[0]) < 3:
-        options["float_precision"] = "round_trip"  # what later versions always do
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # more cells than names
-            table = pd.read_csv(path, dtype={TIME: str}, dtype_backend="numpy_nullable", **options)
-        texts = [h for h in header if pd.api.types.is_string_dtype(table[h].dtype)]
-        infinite = [
-            h for h in header if table[h].dtype.kind == "f" and np.isinf(table[h].to_numpy(float, na_value=0)).any()
-        ]
-        raw = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=[*texts, *infinite], **options)
-    except (ValueError, UnicodeError, OSError, pd.errors.ParserWarning) as error:
-        raise NotARecording(f"{path} cannot be read as a table: {error}", path=str(path)) from None
-    for text in texts:  # as they stand in the file: "NA" may be a word there
-        table[text] = raw[text].fillna("")
-
-    def where(row: int) -> str:
-        return f"{path}, line {_line(path, row)}"
-
-    for column in infinite:
-        _check_infinite(table[column], raw[column], where)
-    return frame_track(table, name, unit, where)
-
-
-def _infinite(numbers: pd.Series[Any]) -> list[int]:
-    """Return the rows of the numbers that are infinite."""
-    return [int(row) for row in np.flatnonzero(np.isinf(numbers.to_numpy(float, na_value=0)))]
-
-
-def _check_infinite(numbers: pd.Series[Any], cells: pd.Series[str], where: Where) -> None:
-    """Raise if a number became infinite only as it is too large."""
-    for row in _infinite(numbers):
-        if any(digit in cells[row] for digit in "0123456789"):
-            refuse(str(numbers.name), row, where, f"{cells[row]} is out of the range of float64", "correct the cell")
-
-
-def _header(path: Path) -> list[str]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return next((row for row in csv.reader(file) if row), [])
-    except FileNotFoundError:
-        raise NotARecording(f"{path} does not exist", path=str(path)) from None
-    except (OSError, ValueError, csv.Error) as error:
-        raise NotARecording(f"{path} cannot be read as a table: {error}", path=str(path)) from None
-
-
-def _line(path: Path, row: int) -> int:
-    """Return the line of a file in which its row (from 0 on) ends, as an editor counts."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        seen = -2  # the header is no row
-        for cells in reader:
-            seen += any(cells) or len(cells) > 1
-            if seen == row:
-                return reader.line_num
-    return row + 2
-
-
 def frame_track(frame: pd.DataFrame, name: str, unit: TimeUnit | None, where: Where | None = None) -> Track:
     """Make a track of a pandas frame."""
     import pandas as pd
 
     names = [field_name(c) for c in frame.columns]
-    if len(set(names)) < len(names):
-        twice = next(n for n in names if names.count(n) > 1)
-        raise InvalidArgument(f"the column {twice!r} is there more than once; give each a name of its own")
+    check_names(names)
     frame = frame.set_axis(names, axis=1)
     if isinstance(frame.index, pd.MultiIndex):
         return _product_track(frame, name, unit)
     where = where or _row_of(frame.index)
-    times, frame = _times_of(frame)
+    times, columns = _times_of(frame)
     time_ns = times_ns(times, where, unit)
     found = Found()
     note_attrs(found, frame.attrs)
     units = _units(frame.attrs)
-    for column in frame.columns:
+    for column, series in columns.items():
         try:
-            values = array_of_series(frame[column], column, where, found.words)
+            values = array_of_series(series, column, where, found.words)
             found.columns.append(Column.of(column, values, unit=units.get(column, "")))
         except LeftOut as reason:
             found.words.append(f"column {column!r} is left out: {reason}")
     return track_of(name, found, time_ns)
+
+
+def check_names(names: list[str]) -> None:
+    """Raise `InvalidArgument` if two columns have the same name."""
+    if len(set(names)) < len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise InvalidArgument(f"the column {twice!r} is there more than once; give each a name of its own")
 
 
 def note_attrs(found: Found, attrs: Any) -> None:
@@ -147,19 +79,21 @@ def _row_of(index: pd.Index[Any]) -> Where:
     return lambda k: f"row {k}" if plain else f"row {k} (counted from 0, index {index[k]!r})"
 
 
-def _times_of(frame: pd.DataFrame) -> tuple[Any, pd.DataFrame]:
-    """Return the times of a frame, and the frame without them."""
+def _times_of(frame: pd.DataFrame) -> tuple[Any, dict[str, pd.Series[Any]]]:
+    """Return the times of a frame, and its other columns; an index that has a name is one of them."""
     import pandas as pd
 
     index, timed = frame.index, (pd.DatetimeIndex, pd.TimedeltaIndex, pd.PeriodIndex)
-    if TIME in frame.columns:
-        if index.name == TIME and not index.equals(pd.Index(frame[TIME])):
+    columns = {str(column): frame[column] for column in frame.columns}
+    if TIME in columns:
+        times = columns.pop(TIME)
+        if index.name == TIME and not index.equals(pd.Index(times)):
             raise InvalidArgument("both the index and a column are called 'time', and they differ; rename one of them")
         if index.name not in (None, TIME, *frame.columns):  # it says something of each row
-            frame = frame.reset_index()
-        return frame[TIME], frame.drop(columns=TIME)
+            columns = {field_name(index.name): pd.Series(index), **columns}
+        return times, columns
     if index.name == TIME or isinstance(index, timed):
-        return index, frame
+        return index, columns
     raise InvalidArgument(NO_TIME)
 
 
@@ -268,10 +202,7 @@ def arrow_track(table: pa.Table, name: str, unit: TimeUnit | None) -> Track:
     """Make a track of an Arrow table; one that `Batch.to_arrow` made gives the channel that it was made of."""
     from labhub.replaying.restored import restored_table
 
-    names = table.column_names
-    if len(set(names)) < len(names):
-        twice = next(n for n in names if names.count(n) > 1)
-        raise InvalidArgument(f"the column {twice!r} is there more than once; give each a name of its own")
+    check_names(table.column_names)
     found = Found()
     if unit is None and (track := restored_table(table, name, found.words)) is not None:
         return track

@@ -96,6 +96,8 @@ def _plain(values: Any, where: Where) -> NDArray[Any]:
     elif isinstance(kind, pd.IntervalDtype):
         raise InvalidArgument("times are intervals; give one end of each, as in df['time'] = df['time'].array.left")
     elif isinstance(kind, pd.PeriodDtype):
+        far = (series.dt.year < 1678) | (series.dt.year > 2261)  # older versions of pandas raise then
+        _refuse_first(far.to_numpy(), where, lambda k: f"{series[k]} is out of range", RANGE)
         series = series.dt.start_time
     elif isinstance(kind, pd.DatetimeTZDtype):
         series = series.dt.tz_convert("UTC").dt.tz_localize(None)
@@ -216,7 +218,7 @@ def _of_objects(objects: NDArray[Any], where: Where, unit: TimeUnit | None) -> N
         raise InvalidArgument(f"the times are dates or durations already; leave time_unit={unit!r} out")
     if first == "duration":
         return _each(items, lambda part: pd.to_timedelta(pd.Series(part, dtype=object)).to_numpy(), where)
-    return _each(items, _utc, where)
+    return _each(items, dates_of, where)
 
 
 def _firsts(types: Iterable[type]) -> list[tuple[int, type]]:
@@ -244,9 +246,17 @@ def _kind_of(item: Any) -> str:
     return ""
 
 
-def _utc(items: Sequence[Any]) -> NDArray[Any]:
+def dates_of(items: Sequence[Any]) -> NDArray[Any]:
+    """Return dates of Python, NumPy or pandas as dates of NumPy, in UTC; None is NaT.
+
+    Raises
+    ------
+    ValueError, TypeError, OverflowError
+    """
     import pandas as pd
 
+    if {*map(type, items)} <= {datetime.date, datetime.datetime, type(None)}:  # also beyond the years of nanoseconds
+        return np.array([_naive(item) for item in items], "M8[us]")
     dates = pd.to_datetime(pd.Series(list(items), dtype=object), utc=True)
     return cast("NDArray[Any]", dates.dt.tz_localize(None).to_numpy())
 
@@ -268,6 +278,12 @@ def _each(items: Sequence[Any], convert: Callable[[Sequence[Any]], NDArray[Any]]
             advice = f"dates begin with the year, as 2026-01-31T12:00:00; {RANGE}"
             refuse(row, where, f"{item!r} cannot be read as a date", advice)
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+def _naive(item: Any) -> Any:
+    if isinstance(item, datetime.datetime) and item.tzinfo is not None:
+        return item.astimezone(datetime.UTC).replace(tzinfo=None)
+    return item
 
 
 def _of_texts(texts: Sequence[str], where: Where, unit: TimeUnit | None) -> NDArray[np.int64]:
