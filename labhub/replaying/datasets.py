@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labhub.datablock.table import FIELD
 from labhub.errors import InvalidArgument
-from labhub.recording.layout import FIELD
 from labhub.replaying.columns import Column, Found, LeftOut, array_of, plain_value
 from labhub.replaying.restored import BESIDE, DTYPE, SCHEMA, UNITS, as_dates, restored_dataset, unit_of
 from labhub.replaying.tables import array_of_series, field_name, note_attrs

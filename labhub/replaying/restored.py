@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labhub.datablock.table import FIELD
 from labhub.errors import InvalidArgument
-from labhub.recording.layout import FIELD, field_of
+from labhub.recording.layout import field_of
 from labhub.replaying.columns import LeftOut
 from labhub.replaying.times import times_ns
 from labhub.replaying.tracks import Track, slots_track

@@ -57,28 +57,14 @@ def check_same(after: Batch, before: Batch) -> None:
 @pytest.mark.parametrize(("options", "slot"), CHANNELS)
 def test_a_table_of_arrow_is_the_channel_again(hub: Hub, tmp_path: Path, options: dict, slot: Callable) -> None:
     before = some(hub, options, slot)
-    table = with_schema(before)
+    table = before.to_arrow()
     pq.write_table(table, tmp_path / "x.parquet")
     for source in (table, tmp_path / "x.parquet"):
         check_same(replayed(hub, source), before)
 
 
-def with_schema(batch: Batch) -> pa.Table:
-    """Return the table of a batch, with the schema of its channel."""
-    table = batch.to_arrow()
-    if b"labhub_schema" in table.schema.metadata:
-        return table
-    metadata = {**table.schema.metadata, b"labhub_schema": batch.schema.to_json().encode()}
-    fields = []
-    for field in table.schema:
-        of_field = field.name.rstrip("_") if field.name in ("time_", "seq_") else field.name
-        own = field.name in ("time", "seq")
-        fields.append(field if own else field.with_metadata({**(field.metadata or {}), b"labhub_field": of_field}))
-    return table.cast(pa.schema(fields, metadata))
-
-
 def test_a_table_of_arrow_keeps_the_name_of_its_channel(hub: Hub) -> None:
-    with labhub.replay(with_schema(some(hub, {"dtype": "f8"}, float)), hub=hub) as replay:
+    with labhub.replay(some(hub, {"dtype": "f8"}, float).to_arrow(), hub=hub) as replay:
         assert replay.channels == ("x",)
         assert replay.notes == {}
 
@@ -91,14 +77,14 @@ def test_a_block_that_was_cut_short_is_short_again(hub: Hub) -> None:
                 s.nbytes = 3 * 2 * 2
             p.write(np.full((10, 2), 2))
             before = c.snapshot(last=2)
-    found = replayed(hub, with_schema(before))
+    found = replayed(hub, before.to_arrow())
     check_same(found, before)
     assert found.nbytes.tolist() == [12, 40]
 
 
 def test_samples_that_are_part_of_a_block_keep_their_times(hub: Hub) -> None:
     before = some(hub, {"dtype": "f8", "shape": (5,), "dims": ("time",), **RATE}, lambda k: np.arange(5) + 10 * k)
-    found = replayed(hub, with_schema(before).slice(3, 10))
+    found = replayed(hub, before.to_arrow().slice(3, 10))
     assert found.nbytes.tolist() == [16, 40, 24]
     assert found.to_xarray()["time"].values.tolist() == before.to_xarray()["time"].values[3:13].tolist()
     assert found.to_xarray()["value"].values.tolist() == before.to_xarray()["value"].values[3:13].tolist()
@@ -106,7 +92,7 @@ def test_samples_that_are_part_of_a_block_keep_their_times(hub: Hub) -> None:
 
 def test_a_table_that_was_worked_on_gives_a_field_for_each_column(hub: Hub) -> None:
     before = some(hub, {"dtype": [("a", "f8"), ("b", "i4", 2)]}, lambda k: (k, (k, -k)))
-    table = with_schema(before)
+    table = before.to_arrow()
     for source in (
         table.select(["time", "b"]),
         table.append_column("c", pa.array([1, 2, 3, 4])),
