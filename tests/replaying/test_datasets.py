@@ -60,6 +60,13 @@ def test_a_large_variable_without_time_is_refused_and_a_large_coordinate_named(h
     assert "coordinate 'x' is left out" in found.schema.attrs["replay_notes"][0]
 
 
+def test_notes_that_are_too_long_for_the_broker_are_left_out(hub: Hub) -> None:
+    source = dataset(v=("time", [1.0, 2.0])).assign_coords(x=np.arange(1000) / 7).assign_attrs(a="a" * 10**5, b="b")
+    schema = replayed(hub, source).schema
+    assert schema.attrs["b"] == "b"
+    assert "note 'a' is left out: it is too long" in schema.attrs["replay_notes"]
+
+
 def test_a_coordinate_along_time_is_a_field(hub: Hub) -> None:
     found = replayed(hub, dataset(v=("time", [1.0, 2.0])).assign_coords(place=("time", [5, 6]), seq=("time", [7, 8])))
     assert found.data["place"].tolist() == [5, 6]
