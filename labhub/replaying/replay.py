@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -14,18 +15,25 @@ from labhub.arguments import checked_choice, checked_text, number_of
 from labhub.bound import Bound
 from labhub.errors import BackpressureTimeout, ChannelBusy, InvalidArgument, LabHubError
 from labhub.hub.connecting import given_or_default
+from labhub.logs import event
 from labhub.names import check_name
-from labhub.replaying.tracks import Track, tracks_of
+from labhub.replaying.sources import Tracks, tracks_of
+from labhub.replaying.times import check_unit
+from labhub.replaying.tracks import Track
 from labhub.tasks import Task
 from labhub.words import quoted
 
 if TYPE_CHECKING:
     from labhub.hub import Hub, Producer
 
+logger = logging.getLogger(__name__)
+
 POLL = 0.1
 """How often a replay that waits for its readers looks whether it is to end (in seconds)."""
-COARSE_NS = 2_000_000
-"""Slots that are due within this time are written together (in nanoseconds): no wait is much finer than that."""
+COARSE = 0.002
+"""Slots that are due within this time are written together (in seconds): no wait is much finer than that."""
+LONGEST_WAIT = 3600.0
+"""A slot that is due later than this is waited for in steps (in seconds); the system refuses to wait for centuries."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +43,14 @@ class ReplayStatus:
     Attributes
     ----------
     state : {"waiting", "playing", "ended", "failed"}
-        It waits while it is to go as fast as its readers and there are none.
+        It waits while it is to go as fast as its readers and there are none. A channel that fails does not end the
+        others: the replay has failed when all have ended and not all of them well.
     n_slots, total : int
         Slots written, and slots altogether.
     behind : float
         By how much it is late (in seconds), because readers or this machine cannot keep up.
     error : str
-        Why it failed.
+        Which channels failed so far, and why.
     """
 
     state: Literal["waiting", "playing", "ended", "failed"]
@@ -59,17 +68,23 @@ def replay(
     name: str | None = None,
     prefix: str = "",
     times: Literal["original", "now"] = "original",
+    time_unit: Literal["s", "ms", "us", "ns"] | None = None,
 ) -> Replay:
     """Turn a recording into live channels again.
 
     Slots look as they did: same schema, same bytes, and the times of the recording. What was lost then is missing now.
     The channels end with the recording.
 
+    A table or dataset gives one slot for each row, in the order of their ``time``. It may be dates (UTC where they
+    name no zone; text begins with the year), durations, which count from 1970 on, or numbers. What `Batch.to_arrow`
+    made, or ``xarray.open_zarr`` read of a recording, becomes the channel that it was, with the same schema; anything
+    else a field for each column. What a slot has no place for is left out, and `Replay.notes`, the log and the
+    channel's attribute ``replay_notes`` name it.
+
     Parameters
     ----------
-    source : path, xarray.Dataset or pandas.DataFrame
-        A recording; a CSV or Parquet file with a column ``time`` (dates, or seconds); or what xarray or pandas have
-        read: one slot for each element along ``time``.
+    source : path, xarray.Dataset, pandas.DataFrame or pyarrow.Table
+        A recording; a CSV or Parquet file with a column ``time``; or what xarray, pandas or pyarrow have read.
     *channels : str
         Names or shell patterns; everything unless given.
     hub : Hub, optional
@@ -83,6 +98,9 @@ def replay(
     times : {"original", "now"}
         Timestamps of the slots. The channel's attributes lead to the other ones: ``replay_began_ns`` is when the
         replay began, ``replay_first_ns`` the original time of that moment, ``replay_speed`` the pace.
+    time_unit : {"s", "ms", "us", "ns"}, optional
+        Unit of a ``time`` that is numbers. Unless given, fractional numbers are seconds, and integers are of the unit
+        in which they are times of the years 2000 to 2099; other integers are refused.
 
     Returns
     -------
@@ -92,7 +110,8 @@ def replay(
     Raises
     ------
     NotARecording, ChannelNotFound, InvalidArgument
-        There is nothing (of that name) to replay.
+        There is nothing (of that name) to replay, or a time or number is missing or out of range: the message has the
+        row and the column. No channel was opened then.
     ChannelBusy
         A channel of that name lives; see `prefix`.
     BrokerUnreachable
@@ -100,13 +119,14 @@ def replay(
     _check_pace(speed)
     checked_choice("times", times, ("original", "now"))
     checked_text("prefix", prefix)
+    check_unit(time_unit)
     if name is not None:
         check_name(name)
     for pattern in channels:
         checked_text("a channel to replay", pattern)
     hub = given_or_default(hub)
-    tracks = tracks_of(source, channels, name)
-    if not tracks:
+    tracks = tracks_of(source, channels, name, time_unit)
+    if not tracks.names:
         raise InvalidArgument("the recording holds no slots")
     return Replay(tracks, hub, speed, prefix, times)
 
@@ -120,39 +140,58 @@ class Replay(Bound):
         Their names now.
     speed : float or None
         The pace.
+    notes : dict of str to tuple of str
+        By channel, what its source has and the channel has not, or has as another type: a line for each.
     """
 
     def __init__(
-        self, tracks: list[Track], hub: Hub, speed: float | None, prefix: str, times: Literal["original", "now"]
+        self, tracks: Tracks, hub: Hub, speed: float | None, prefix: str, times: Literal["original", "now"]
     ) -> None:
-        self.channels = tuple(prefix + track.channel for track in tracks)
+        self._errors: dict[str, BaseException] = {prefix + name: error for name, error in tracks.errors.items()}
+        if not tracks.good:
+            raise next(iter(self._errors.values()))
+        named = {prefix + track.channel: track for track in tracks.good}
+        self.channels = tuple(sorted([*named, *self._errors]) if self._errors else named)
         self.speed = speed
+        self.notes = {channel: track.words for channel, track in named.items() if track.words}
         self._original_times = times == "original"
-        self._first_ns = min(track.begins_ns for track in tracks)
-        self._total = sum(track.n_slots for track in tracks)
+        self._first_ns = min(track.begins_ns for track in tracks.good)
+        self._total = sum(track.n_slots for track in tracks.good)
         self._written = dict.fromkeys(self.channels, 0)
         self._behind = 0.0
         self._waiting: set[str] = set()
-        self._error: LabHubError | None = None
         self._stop = threading.Event()
         self._pid = os.getpid()
-        _check_free(hub, self.channels)
-        producers: list[Producer] = []
+        _check_free(hub, tuple(named))
         self._began_ns = time.time_ns()
+        producers = self._producers(hub, named)
+        self._began = time.monotonic()
+        self._threads = [
+            Task(partial(self._run, producer, named[producer.channel]), f"labhub-replay-{producer.channel}")
+            for producer in producers
+        ]
+        for channel, words in self.notes.items():
+            for line in words:
+                logger.warning("%s: %s", channel, line, extra=event("replay_note", channel=channel, note=line))
+        for thread in self._threads:
+            thread.start()
+
+    def _producers(self, hub: Hub, named: dict[str, Track]) -> list[Producer]:
+        """Open a producer for each channel; one that cannot be opened is left out, if there are others."""
+        producers: list[Producer] = []
         try:
-            for channel, track in zip(self.channels, tracks, strict=True):
-                producers.append(_producer(hub, channel, track, self._facts(), speed))
+            for channel, track in named.items():
+                try:
+                    producers.append(_producer(hub, channel, track, self._facts(), self.speed))
+                except (InvalidArgument, OSError) as error:  # its schema, or the room for its ring
+                    self._failed(channel, error)
+            if not producers:
+                raise next(iter(self._errors.values()))
         except BaseException:
             for producer in producers:
                 producer.close()
             raise
-        self._began = time.monotonic_ns()
-        self._threads = [
-            Task(partial(self._run, producer, track), f"labhub-replay-{producer.channel}")
-            for producer, track in zip(producers, tracks, strict=True)
-        ]
-        for thread in self._threads:
-            thread.start()
+        return producers
 
     @property
     def running(self) -> bool:
@@ -162,12 +201,10 @@ class Replay(Bound):
     @property
     def status(self) -> ReplayStatus:
         """How it goes, at this moment."""
-        state: Literal["waiting", "playing", "ended", "failed"] = "playing" if self.running else "ended"
-        if self._waiting:
-            state = "waiting"
-        if self._error is not None:
-            state = "failed"
-        error = "" if self._error is None else str(self._error)
+        state: Literal["waiting", "playing", "ended", "failed"] = "waiting" if self._waiting else "playing"
+        if not self.running:
+            state = "failed" if self._errors else "ended"
+        error = "; ".join(f"{channel}: {_words(e)}" for channel, e in list(self._errors.items()))
         return ReplayStatus(state, sum(self._written.values()), self._total, self._behind, error)
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -176,19 +213,24 @@ class Replay(Bound):
         Returns
         -------
         bool
-            False if that did not happen within `timeout` seconds (None waits for ever).
+            False if that did not happen within `timeout` seconds (None waits for ever), or not at all, because the
+            replay was stopped.
 
         Raises
         ------
-        LabHubError
-            What ended a channel early.
+        LabHubError, OSError
+            What ended a channel early, once all channels have ended.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         for thread in self._threads:
             thread.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        if self._error is not None:
-            raise self._error
-        return not self.running
+        if self.running:
+            return False
+        for channel, error in self._errors.items():
+            if isinstance(error, LabHubError | OSError):
+                raise error
+            raise LabHubError(f"the replay of {channel!r} ended early: {_words(error)}") from error
+        return sum(self._written.values()) == self._total
 
     def stop(self) -> None:
         """End it now. Twice is harmless; in a forked child it does nothing, because the replay is its parent's."""
@@ -215,8 +257,16 @@ class Replay(Bound):
                         if self._late(int(block.timestamp_ns[k])):
                             return
                         self._write(producer, block.data[k], int(block.timestamp_ns[k]), int(block.nbytes[k]))
-        except LabHubError as error:
-            self._error = error
+        except BaseException as error:  # noqa: BLE001  # told by `wait` and `status`, whatever it is
+            self._failed(producer.channel, error)
+        finally:
+            self._waiting.discard(producer.channel)
+
+    def _failed(self, channel: str, error: BaseException) -> None:
+        self._errors[channel] = error
+        words = _words(error)
+        fields = event("item_failed", thread="replay", item=channel, kind=type(error).__name__, reason=words)
+        logger.error("%s: %s", channel, words, extra=fields)
 
     def _wait_for_reader(self, producer: Producer) -> None:
         self._waiting.add(producer.channel)
@@ -228,11 +278,12 @@ class Replay(Bound):
         """Wait until a slot is due; whether the replay is to end instead."""
         if self.speed is None:
             return self._stop.is_set()
-        due = self._began + round((timestamp_ns - self._first_ns) / self.speed)
-        left = due - time.monotonic_ns()
-        self._behind = max(0.0, -left / 1e9)
-        if left > COARSE_NS:
-            return self._stop.wait(left / 1e9)
+        due = (timestamp_ns - self._first_ns) / 1e9 / float(self.speed)
+        while (left := due - (time.monotonic() - self._began)) > COARSE:
+            self._behind = 0.0
+            if self._stop.wait(min(left, LONGEST_WAIT)):
+                return True
+        self._behind = max(0.0, -left)
         return self._stop.is_set()
 
     def _write(self, producer: Producer, slot: Any, timestamp_ns: int, nbytes: int) -> None:
@@ -262,6 +313,11 @@ class Replay(Bound):
     def __repr__(self) -> str:
         pace = "as fast as its readers" if self.speed is None else f"x{self.speed:g}"
         return f"Replay({', '.join(self.channels)}: {pace}, {self.status.state})"
+
+
+def _words(error: BaseException) -> str:
+    """Say what an error is; labhub's own say it themselves."""
+    return str(error) if isinstance(error, LabHubError) and str(error) else f"{type(error).__name__}: {error}"
 
 
 def _check_pace(speed: Any) -> None:

@@ -1,30 +1,29 @@
-"""What can be replayed: a track is the slots of one channel, block by block, wherever they come from."""
+"""A track: the slots of one channel that can be replayed, block by block, wherever they come from."""
 
 from __future__ import annotations
 
-import fnmatch
-import os
-from collections.abc import Callable, Iterator
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labhub.errors import ChannelNotFound, InvalidArgument, MissingDependency, NotARecording
+from labhub.errors import InvalidArgument
 from labhub.names import check_name
-from labhub.recording.reading import stored_channels
-from labhub.schema import TIME, Schema
-from labhub.words import did_you_mean
+from labhub.replaying.columns import Column, Found
+from labhub.schema import VALUE, Schema
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import xarray as xr
-
-Source = "str | os.PathLike[str] | xr.Dataset | pd.DataFrame"
 BLOCK_SLOTS = 4096
-"""Slots of a table that are converted at a time."""
+BLOCK_NBYTES = 8 * 1024 * 1024
+"""What is converted at a time: so many slots of at most so many bytes, but at least one."""
+MOST_NOTES_NBYTES = 16 * 1024
+MOST_WORDS, LONGEST_WORDS = 20, 300
+"""How many notes of a source become attributes of the channel (in bytes of JSON), and how many lines of what length."""
+NOTES = "replay_notes"
+"""Attribute of a channel that says what its source had and the channel has not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +58,8 @@ class Track:
         Time of its first and its last slot (in nanoseconds since the epoch, UTC).
     blocks : callable
         Reads it from the beginning; an iterator of `Block`.
+    words : tuple of str
+        What the source had and the channel has not, or has as another type: a line for each.
     """
 
     channel: str
@@ -67,145 +68,110 @@ class Track:
     begins_ns: int
     ends_ns: int
     blocks: Callable[[], Iterator[Block]]
+    words: tuple[str, ...] = ()
 
 
-def tracks_of(source: Any, channels: tuple[str, ...], name: str | None) -> list[Track]:
-    """Find what a source holds.
-
-    Parameters
-    ----------
-    source : path, Dataset or DataFrame
-        A recording; a CSV or Parquet file; or what xarray or pandas have read.
-    channels : tuple of str
-        Names or shell patterns; everything if it is empty.
-    name : str or None
-        Name of the channel for a source that has none of its own.
+def track_of(name: str, found: Found, time_ns: NDArray[np.int64], *, plain: bool = False) -> Track:
+    """Make a track of columns: a field for each, or one plain array if `plain` says that there is one only.
 
     Raises
     ------
-    NotARecording
-        There is nothing of that kind at a path.
-    ChannelNotFound
-        A name or pattern matches nothing.
     InvalidArgument
-        A table without times, for example.
+        There are no columns or no rows, or they cannot be a slot.
     """
-    tracks = _all_tracks(source, name)
-    if not channels:
-        return tracks
-    found: dict[str, Track] = {}
-    for pattern in channels:
-        mine = {t.channel: t for t in tracks if fnmatch.fnmatchcase(t.channel, pattern)}
-        if not mine:
-            hint = did_you_mean(pattern, (t.channel for t in tracks)) or "it is empty"
-            raise ChannelNotFound(f"nothing recorded matches {pattern!r}; {hint}", channel=pattern)
-        found |= mine
-    return list(found.values())
-
-
-def _all_tracks(source: Any, name: str | None) -> list[Track]:
-    if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        match path.suffix.lower():
-            case ".csv" | ".parquet" | ".pq":
-                return [_table(_read_table(path), name or path.stem)]
-            case _:
-                return [
-                    Track(s.name, s.schema, s.n_slots, *s.span_ns, lambda s=s: _blocks(s.read()))  # type: ignore[misc]
-                    for s in stored_channels(path)
-                    if s.n_slots
-                ]
-    kind = type(source).__name__
-    if kind == "DataFrame":
-        return [_table(source, name or "replay")]
-    if kind == "Dataset":
-        return [_dataset(source, name or str(source.attrs.get("channel", "replay")))]
-    raise InvalidArgument(f"replay takes a path, an xarray.Dataset or a pandas.DataFrame, not {kind}")
-
-
-def _blocks(parts: Iterator[tuple[NDArray[Any], NDArray[np.int64], NDArray[np.uint64]]]) -> Iterator[Block]:
-    return (Block(*part) for part in parts)
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    try:
-        return pd.read_csv(path) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
-    except FileNotFoundError:
-        raise NotARecording(f"{path} does not exist", path=str(path)) from None
-    except ImportError:
-        raise MissingDependency("Parquet needs pyarrow: pip install 'labhub[arrow]'", package="pyarrow") from None
-    except (ValueError, UnicodeError, OSError) as error:
-        raise NotARecording(f"{path} cannot be read as a table: {error}", path=str(path)) from None
-
-
-def _table(table: pd.DataFrame, name: str) -> Track:
-    """Make a track of a table: one slot for each row; its times are a column or the index, dates or seconds."""
-    if TIME in table.columns:
-        table = table.set_index(TIME)
-    time_ns = _times_of(table.index)
-    numeric = table.select_dtypes(["number", "bool"])
-    if numeric.empty:
-        raise InvalidArgument(f"the table has no numeric column that could be replayed: {', '.join(map(str, table))}")
-    names = [str(c) for c in numeric.columns]
-    dtype = np.dtype([(n, numeric[c].dtype) for n, c in zip(names, numeric.columns, strict=True)])
-    data = np.empty(len(numeric), dtype)
-    for column, field in zip(numeric.columns, names, strict=True):
-        data[field] = numeric[column].to_numpy()
-    return _track(name, Schema(dtype), data, time_ns)
-
-
-def _times_of(index: pd.Index[Any]) -> NDArray[np.int64]:
-    """Return the times of a table (in nanoseconds since the epoch, UTC); what has no time zone is taken for UTC."""
-    import pandas as pd
-
-    try:
-        if index.name == TIME and pd.api.types.is_numeric_dtype(index):
-            return np.round(index.to_numpy(float) * 1e9).astype(np.int64)
-        if index.name == TIME or isinstance(index, pd.DatetimeIndex):
-            return pd.DatetimeIndex(pd.to_datetime(index, utc=True)).as_unit("ns").asi8
-    except (ValueError, TypeError) as error:
-        raise InvalidArgument(f"the table's times cannot be read as dates or seconds: {error}") from None
-    raise InvalidArgument("a table needs a column or an index called 'time': dates, or seconds; rename yours to that")
-
-
-def _dataset(dataset: xr.Dataset, name: str) -> Track:
-    """Make a track of a dataset: one slot for each element along ``time``, of its variables that have this axis."""
-    if TIME not in dataset.dims or TIME not in dataset.coords:
-        raise InvalidArgument("a dataset needs the coordinate 'time'; ds.rename(...) gives yours that name")
-    variables = {str(k): v.transpose(TIME, ...) for k, v in dataset.data_vars.items() if TIME in v.dims}
-    if not variables:
-        raise InvalidArgument("the dataset has no variable along 'time'")
-    dims = {v.dims[1:] for v in variables.values()}
-    units = {k: str(v.attrs["units"]) for k, v in variables.items() if "units" in v.attrs}
-    time_ns = dataset[TIME].values.astype("datetime64[ns]").astype(np.int64)
-    if len(variables) == 1:
-        ((field, only),) = variables.items()
-        unit = {"value": units[field]} if field in units else {}
-        schema = Schema(only.dtype, only.shape[1:], tuple(map(str, only.dims[1:])), unit)
-        return _track(name, schema, only.values, time_ns)
-    if len(dims) != 1:
-        raise InvalidArgument(f"variables of different dims cannot be one channel; choose some: {', '.join(variables)}")
-    shape = next(iter(variables.values())).shape[1:]
-    data = np.empty((len(time_ns), *shape), np.dtype([(k, v.dtype) for k, v in variables.items()]))
-    for field, variable in variables.items():
-        data[field] = variable.values
-    return _track(name, Schema(data.dtype, shape, tuple(map(str, dims.pop())), units), data, time_ns)
-
-
-def _track(name: str, schema: Schema, data: NDArray[Any], time_ns: NDArray[np.int64]) -> Track:
     check_name(name)
-    if not len(data):
+    if not len(time_ns):
         raise InvalidArgument(f"there is nothing to replay on {name!r}: no rows")
-    if (np.diff(time_ns) < 0).any():
-        order = np.argsort(time_ns, kind="stable")
-        data, time_ns = data[order], time_ns[order]
+    if not found.columns:
+        why = "; ".join(found.words) or "it has none besides 'time'"
+        raise InvalidArgument(f"there is no column that could be replayed on {name!r}: {why}")
+    schema = _plain_schema(found) if plain else _record_schema(found)
+    columns = tuple(found.columns)
+
+    def read(rows: Any, n: int) -> tuple[NDArray[Any], NDArray[np.uint64]]:
+        data = _slots(columns, schema, rows, n)
+        return data, np.full(n, schema.slot_nbytes, np.uint64)
+
+    return _ordered(name, schema, time_ns, read, found.words)
+
+
+def slots_track(
+    name: str,
+    schema: Schema,
+    data: NDArray[Any],
+    time_ns: NDArray[np.int64],
+    nbytes: NDArray[np.uint64],
+    words: Sequence[str] = (),
+) -> Track:
+    """Make a track of slots that are in memory, shape (n_slots, *slot_shape), with their times and committed bytes."""
+    check_name(name)
+    if not len(time_ns):
+        raise InvalidArgument(f"there is nothing to replay on {name!r}: no rows")
+    return _ordered(name, schema, time_ns, lambda rows, _: (data[rows], nbytes[rows]), words)
+
+
+def _ordered(
+    name: str,
+    schema: Schema,
+    time_ns: NDArray[np.int64],
+    read: Callable[[Any, int], tuple[NDArray[Any], NDArray[np.uint64]]],
+    words: Sequence[str],
+) -> Track:
+    """Make a track of slots in the order of their times; those of one time stay in the order of the source."""
+    order = None if (time_ns[1:] >= time_ns[:-1]).all() else np.argsort(time_ns, kind="stable")
+    n_slots = len(time_ns)
+    step = max(1, min(BLOCK_SLOTS, BLOCK_NBYTES // schema.slot_nbytes))
 
     def blocks() -> Iterator[Block]:
-        for k in range(0, len(data), BLOCK_SLOTS):
-            part = slice(k, k + BLOCK_SLOTS)
-            nbytes = np.full(len(time_ns[part]), schema.slot_nbytes, np.uint64)
-            yield Block(data[part], time_ns[part], nbytes)
+        for k in range(0, n_slots, step):
+            rows = slice(k, min(k + step, n_slots)) if order is None else order[k : k + step]
+            times = time_ns[rows]
+            data, nbytes = read(rows, len(times))
+            yield Block(data, times, nbytes)
 
-    return Track(name, schema, len(data), int(time_ns[0]), int(time_ns[-1]), blocks)
+    return Track(name, schema, n_slots, int(time_ns.min()), int(time_ns.max()), blocks, tuple(words))
+
+
+def _plain_schema(found: Found) -> Schema:
+    (column,) = found.columns
+    units = {VALUE: column.unit} if column.unit else {}
+    return Schema(column.dtype, column.shape, column.dims, units, attrs=_attrs(found))
+
+
+def _record_schema(found: Found) -> Schema:
+    """Return a record: the axes that all columns begin with are the slot's, others their field's."""
+    levels = zip(*(column.dims for column in found.columns), strict=False)
+    dims = tuple(names[0] for names in itertools.takewhile(lambda names: len(set(names)) == 1, levels))
+    shape = found.columns[0].shape[: len(dims)]
+    fields = [(c.name, c.dtype, c.shape[len(dims) :]) for c in found.columns]
+    for column in found.columns:
+        if column.dims[len(dims) :]:
+            found.attrs.setdefault(f"{column.name}.dims", list(column.dims[len(dims) :]))
+    try:
+        dtype = np.dtype(fields)
+    except (ValueError, TypeError) as error:
+        raise InvalidArgument(f"the columns cannot be the fields of a record: {error}") from None
+    return Schema(dtype, shape, dims, {c.name: c.unit for c in found.columns if c.unit}, attrs=_attrs(found))
+
+
+def _attrs(found: Found) -> dict[str, Any]:
+    """Return the notes, the shortest first to be kept: all of them travel in one message to the broker."""
+    nbytes = {key: len(json.dumps([key, value]).encode()) for key, value in found.attrs.items()}
+    kept, free = set(), MOST_NOTES_NBYTES
+    for key in sorted(nbytes, key=lambda key: nbytes[key]):
+        if nbytes[key] <= free:
+            kept.add(key)
+            free -= nbytes[key]
+    found.words += [f"note {key!r} is left out: it is too long" for key in found.attrs if key not in kept]
+    words = [*found.words[:MOST_WORDS], *([f"and {n} more"] if (n := len(found.words) - MOST_WORDS) > 0 else [])]
+    attrs = {key: value for key, value in found.attrs.items() if key in kept}
+    return {**attrs, **({NOTES: [word[:LONGEST_WORDS] for word in words]} if words else {})}
+
+
+def _slots(columns: tuple[Column, ...], schema: Schema, rows: Any, n: int) -> NDArray[Any]:
+    if schema.dtype.names is None or (len(columns) == 1 and columns[0].dtype == schema.dtype):
+        return columns[0].read(rows)
+    data = np.zeros((n, *schema.shape), schema.dtype)
+    for column in columns:
+        data[column.name] = column.read(rows)
+    return data

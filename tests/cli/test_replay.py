@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 import subprocess
 
+import pandas as pd
 import pytest
 
 from labhub.hub import connect
@@ -44,6 +45,39 @@ def test_ctrl_c_ends_it_in_order(table):
         assert hub.channels() == []
     assert process.returncode == 0
     assert b"of 10 slots replayed" in out
+
+
+def test_the_unit_of_times_can_be_said(broker, tmp_path, labhub):
+    path = tmp_path / "counter.csv"
+    path.write_text("time,v\n1000,1\n1010,2\n")
+    unclear = labhub("replay", str(path))
+    assert unclear.returncode == 1
+    assert "time_unit='s', 'ms', 'us' or 'ns' says" in unclear.stderr
+    done = labhub("replay", str(path), "--time-unit", "ms")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "counter: 2 of 2 slots replayed\n", "")
+
+
+def test_what_is_left_out_is_said(broker, tmp_path, labhub):
+    path = tmp_path / "x.parquet"
+    pd.DataFrame({"time": [0.5, 1.5], "v": [1, 2], "[red]odd": [None, "a"]}).to_parquet(path)
+    done = labhub("replay", str(path), "--speed", "100")
+    assert (done.returncode, done.stdout) == (0, "x: 2 of 2 slots replayed\n")
+    assert done.stderr.startswith("x: column '[red]odd' is left out: a value is missing (row 0)")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_channel_that_failed_is_said(broker, tmp_path, labhub):
+    store = tmp_path / "run.zarr"
+    with connect() as hub, hub.producer("bad", dtype="f8") as a, hub.producer("good", dtype="f8") as b:
+        with hub.record("bad", "good", store=store):
+            a.write(1.0)
+            b.write(1.0)
+    (store / "bad" / "value" / "c" / "0").unlink()
+    done = labhub("replay", str(store), "--speed", "100")
+    assert (done.returncode, done.stdout) == (1, "bad, good: 1 of 2 slots replayed\n")
+    assert done.stderr.startswith("labhub: bad: ")
+    assert "value/c/0 is missing" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

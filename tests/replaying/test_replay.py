@@ -13,9 +13,9 @@ import pytest
 import xarray as xr
 
 import labhub
-from labhub.datablock.batch import Batch
 from labhub.errors import ChannelBusy, ChannelNotFound, DamagedStore, InvalidArgument, NotARecording
 from labhub.hub import Hub
+from tests.replaying.conftest import everything
 
 NESTED = [("p", "f8"), ("when", "M8[us]"), ("inner", [("x", "i2", (2,)), ("tag", "S4")]), ("name", "U3")]
 
@@ -23,15 +23,6 @@ NESTED = [("p", "f8"), ("when", "M8[us]"), ("inner", [("x", "i2", (2,)), ("tag",
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     return tmp_path / "run.zarr"
-
-
-def everything(hub: Hub, channel: str, n: int) -> Batch:
-    """Read a channel that waits for its reader, from the first slot to the last."""
-    with hub.consumer(channel, mode="lossless", start="oldest") as c:
-        parts = list(c.batches(timeout=10, total=n))
-    assert [part.lost for part in parts] == [0] * len(parts)
-    data = np.concatenate([part.data for part in parts])
-    return Batch(channel, parts[0].schema, data, np.concatenate([part.headers for part in parts]))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +166,7 @@ def test_as_fast_as_its_readers_waits_for_the_first_and_is_stopped_at_once(
         ("nothing.zarr", {}, NotARecording),
         ("nothing.csv", {}, NotARecording),
         (pd.DataFrame({"v": [1.0]}), {}, InvalidArgument),
-        (pd.DataFrame({"time": [0.0], "note": ["a"]}), {}, InvalidArgument),
+        (pd.DataFrame({"time": [0.0], "note": [{}]}), {}, InvalidArgument),
         (pd.DataFrame({"time": ["never"], "v": [1]}), {}, InvalidArgument),
         (pd.DataFrame({"time": [], "v": []}), {}, InvalidArgument),
         (xr.Dataset({"v": ("t", [1.0])}), {}, InvalidArgument),
