@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterable, Mapping
+from numbers import Complex, Real
 from typing import Any, SupportsFloat
 
 from labhub.errors import InvalidArgument
@@ -84,8 +85,10 @@ def checked_positive(name: str, value: object, unit: str) -> float:
 
 
 def number_of(value: object) -> float | None:
-    """Return a number as a float; None for a truth value, a text, an array, and what is too large for a float."""
+    """Return a number as a float; None for what is no real number, a truth value, or too large for a float."""
     if isinstance(value, bool) or not isinstance(value, SupportsFloat):
+        return None
+    if isinstance(value, Complex) and not isinstance(value, Real):  # numpy's have a float, without the imaginary part
         return None
     try:
         return float(value)

@@ -143,7 +143,7 @@ def check_storable(channel: str, schema: Schema) -> None:
     check_name(channel)
     if channel in FILES:
         raise InvalidArgument(
-            f"a channel named {channel!r} cannot be recorded: a store has a file of that name; rename it"
+            f"a channel named {channel!r} cannot be recorded: a store has a file of that name; give it another name"
         )
     for column in layout_of(schema).columns:
         _check_storable(channel, column)
