@@ -86,14 +86,17 @@ def checked_positive(name: str, value: object, unit: str) -> float:
 
 def number_of(value: object) -> float | None:
     """Return a number as a float; None for what is no real number, a truth value, or too large for a float."""
-    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
-        return None
-    if isinstance(value, Complex) and not isinstance(value, Real):  # numpy's have a float, without the imaginary part
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat) or _is_complex(value):
         return None
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _is_complex(value: object) -> bool:
+    """Whether this is a complex number: numpy's have a float, which is without the imaginary part."""
+    return isinstance(value, Complex) and not isinstance(value, Real)
 
 
 def whole(value: object) -> int | None:
