@@ -44,6 +44,7 @@ DATES = [
     dates("m8[s]", 400 * 31_557_600),
     dates("M8[ps]", 1500, -(2**63)),
     dates("m8[M]", 5),
+    dates("m8", 5),
     dates("M8[Y]", 1030),
     dates("M8[10ms]", 3),
 ]
