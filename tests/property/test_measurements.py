@@ -54,6 +54,7 @@ NAMES = [
     slots([("x", "f8", 3)], ([1, 2, 3],), shape=(2,), dims=("x_0",)),
     slots([("a.b", "f8")], (1,), units={"a.b": "V"}),
     slots([("time", "f8"), ("seq", "i4"), ("nbytes", "i4"), ("gap_x", "i4")], (1, 2, 3, 4)),
+    slots([("slot", "f8"), ("gap", "i4")], [[(1, 2)] * 2], shape=(2,), dims=("time",), rate=1000.0),
     slots([("a/b", "f8"), ("a_b", "i4"), ("..", "i4"), ("zarr.json", "i4")], (1, 2, 3, 4)),
     slots(
         "f8", 1.0, notes={"coordinates": "v", "labhub_schema": "s", "channel": 1, "Conventions": "C", "lossless": []}
