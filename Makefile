@@ -2,13 +2,19 @@
 PYTHON ?= python3
 VENV ?= .venv
 TEST_VENV ?= .venv-test
+LOWEST_VENV ?= .venv-lowest
+NEWEST_VENV ?= .venv-newest
 SECONDS_OF_DEMO ?= 20
 MINUTES ?= 20
 ROUNDS ?= 20
+UV_LOWEST = VIRTUAL_ENV=$(LOWEST_VENV) UV_RESOLUTION=lowest-direct $(LOWEST_VENV)/bin/uv
+UV_NEWEST = VIRTUAL_ENV=$(NEWEST_VENV) $(NEWEST_VENV)/bin/uv
+# An old package warns of what a newer one, which comes with it, will no longer have.
+OLD_WARNINGS = -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning -W ignore::FutureWarning
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SOURCES = pyproject.toml $(shell find native labhub/notebook/frontend -type f -not -path '*/node_modules/*')
 
-.PHONY: help demo test quick torture check docs doctest verify bench bench-core instructions format clean
+.PHONY: help demo test test-lowest test-newest quick torture check docs doctest verify bench bench-core instructions format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,6 +28,26 @@ test:  ## every test, notebooks included, in a fresh environment
 	$(TEST_VENV)/bin/python $(PIP_INSTALL) --editable '.[test]'
 	$(TEST_VENV)/bin/python -m pytest
 	PATH="$(CURDIR)/$(TEST_VENV)/bin:$$PATH" sh notebooks/check.sh
+
+# Both install the extra "versions" only, so that no other package holds one of these back.
+test-lowest:  ## tests of what depends on versions, with the lowest that pyproject.toml admits (5 minutes)
+	rm -rf $(LOWEST_VENV) build/lowest
+	mkdir -p build/lowest
+	$(PYTHON) -m venv $(LOWEST_VENV)
+	$(LOWEST_VENV)/bin/python $(PIP_INSTALL) uv
+	$(LOWEST_VENV)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	    >build/lowest/requires.in
+	$(UV_LOWEST) pip compile --quiet --output-file build/lowest/requires.txt build/lowest/requires.in
+	$(UV_LOWEST) pip install --quiet --build-constraints build/lowest/requires.txt \
+	    --config-setting build-dir=build/lowest/native --editable '.[versions]'
+	$(LOWEST_VENV)/bin/python -m pytest -q -m versions $(OLD_WARNINGS)
+
+test-newest:  ## the same tests with the newest versions; each warning is an error (5 minutes)
+	rm -rf $(NEWEST_VENV) build/newest
+	$(PYTHON) -m venv $(NEWEST_VENV)
+	$(NEWEST_VENV)/bin/python $(PIP_INSTALL) uv
+	$(UV_NEWEST) pip install --quiet --config-setting build-dir=build/newest --editable '.[versions]'
+	$(NEWEST_VENV)/bin/python -m pytest -q -m versions
 
 quick: $(VENV)/.built  ## the tests in the development environment, without those in a browser
 	$(VENV)/bin/python -m pytest -x -q -m "not browser"
@@ -68,4 +94,4 @@ $(VENV)/.built: $(SOURCES)
 	touch $@
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) $(TEST_VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(TEST_VENV) $(LOWEST_VENV) $(NEWEST_VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

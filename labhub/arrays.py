@@ -98,6 +98,8 @@ def memory_of(buffer: object, *, contiguous: bool = False) -> NDArray[np.uint8]:
         If it is no buffer, or one of Python objects, or has to be `contiguous` and is not.
     """
     refuse_masked(buffer, "value")
+    if isinstance(buffer, bytes):  # also np.bytes_, of which numpy makes an array without its zeros
+        return np.frombuffer(buffer, np.uint8)
     try:
         if isinstance(buffer, np.ndarray | np.generic):
             array = np.asarray(buffer)

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,34 @@ VARIABLES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def private_dirs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give the test segment, runtime, key and settings directories; fail it if a file is left in the first two."""
+VERSIONS = ("schema", "datablock", "recording", "replaying", "cli", "magics", "property")
+"""Rooms whose tests are marked ``versions``: what they do depends on other packages more than elsewhere."""
+SLOW = ("test_interrupts.py", "test_kernels.py")
+"""Files in them that take long, and whose subject is not what another package does."""
+
+
+def _depends_on_versions(path: Path) -> bool:
+    parts = path.relative_to(Path(__file__).parent).parts
+    return parts[:1] == () or (parts[0] in VERSIONS and parts[-1] not in SLOW)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests for `make test-lowest` and `make test-newest`."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and _depends_on_versions(item.path):
+            item.add_marker("versions")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where only those tests run, do not even import the others, which need more packages."""
+    inside = collection_path.is_relative_to(Path(__file__).parent)
+    wanted = not inside or collection_path.name == "__init__.py" or _depends_on_versions(collection_path)
+    return None if wanted or config.option.markexpr != "versions" else True
+
+
+@contextmanager
+def private_directories(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Set segment, runtime, key and settings directories; fail if a file is left in the first two."""
     # On tmpfs, where segments live; one test must never see another's.
     base = Path(tempfile.mkdtemp(prefix="labhub-test-", dir="/dev/shm"))
     for name, variable in VARIABLES.items():
@@ -31,6 +57,13 @@ def private_dirs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     left = [str(p.relative_to(base)) for d in ("shm", "run") for p in (base / d).rglob("*") if not p.is_dir()]
     shutil.rmtree(base)
     assert not left, f"the test left {left}"
+
+
+@pytest.fixture(autouse=True)
+def private_dirs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give the test directories of its own."""
+    with private_directories(monkeypatch) as base:
+        yield base
 
 
 class Failures(logging.Handler):

@@ -156,7 +156,8 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
     def to_pandas(self) -> pd.DataFrame:
         """Return `to_xarray` as a data frame, indexed by time (and by the other dims, if there are any).
 
-        Numbers have the machine's byte order, without which pandas can neither sort nor group by them.
+        Numbers have the machine's byte order, without which pandas can neither sort nor group by them. Raw bytes
+        (dtype ``V``) are `bytes`.
 
         Returns
         -------
@@ -169,6 +170,7 @@ class Batch(msgspec.Struct, frozen=True, eq=False, weakref=True):
         """
         found = self.to_xarray()
         foreign = {name: v.astype(v.dtype.newbyteorder("=")) for name, v in found.items() if not v.dtype.isnative}
+        foreign |= {name: v.astype(object) for name, v in found.items() if v.dtype.kind == "V"}  # pandas 2 takes none
         return found.assign(foreign).to_dataframe()
 
     def verify_checksum(self) -> NDArray[np.bool_]:

@@ -59,7 +59,7 @@ def plain(value: object, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
     if type(value) is np.ndarray:
         return convert(value, dtype, name)
     if dtype.kind in _BY_ITEM and isinstance(value, list | tuple):
-        return _stacked([plain(item, dtype, name) for item in value], dtype, name)
+        return stacked([plain(item, dtype, name) for item in value], dtype, name)
     if dtype.kind in "SV" and is_plain_bytes(value):
         return text_of(memory_of(value).tobytes(), dtype, name)
     if dtype.kind == "u" and dtype.itemsize == 1 and is_plain_bytes(value):
@@ -147,9 +147,12 @@ def _times(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]
         _check(array, ~np.isnat(array), dtype, name, "a time without a unit says nothing; give it one")
     elif not np.can_cast(array.dtype, dtype, "same_kind"):  # months and years have no fixed length
         _check(array, ~np.isnat(array), dtype, name, "the units do not convert; convert it yourself")
-    converted = array.astype(dtype)
-    wrong = (converted.astype(array.dtype) != array) & ~(np.isnat(array) & np.isnat(converted))
     unit = np.datetime_data(array.dtype)[0]
+    try:
+        converted = array.astype(dtype)
+        wrong = (converted.astype(array.dtype) != array) & ~(np.isnat(array) & np.isnat(converted))
+    except OverflowError:  # numpy has no factor between days and picoseconds, say
+        converted, wrong = np.full(array.shape, "NaT", dtype), ~np.isnat(array)
     _check(array, wrong, dtype, name, f"declare {dtype.kind}8[{unit}], or round it to the channel's unit yourself")
     return converted
 
@@ -178,7 +181,7 @@ def _of_objects(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray
     if huge and dtype.kind not in "fc":
         _refuse(name, dtype, huge[0], "declare a dtype that can have it, or change it yourself")
     if dtype.kind in _BY_ITEM or dtype.kind in "iu":
-        return _stacked([plain(item, dtype, name) for item in items], dtype, name).reshape(array.shape)
+        return stacked([plain(item, dtype, name) for item in items], dtype, name).reshape(array.shape)
     if dtype.kind in "fc" and all(type(item) is int for item in items):
         try:  # integers of more than 64 bits are rounded as those of 64 are
             return array.astype(np.float64)
@@ -190,12 +193,14 @@ def _of_objects(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray
     return found.reshape(array.shape)
 
 
-def _stacked(rows: list[NDArray[Any]], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+def stacked(rows: list[NDArray[Any]], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+    """Return arrays of a dtype as the rows of one; `InvalidArgument` if they have different shapes."""
     if not rows:
         return np.empty(0, dtype)
     if len({row.shape for row in rows}) > 1:
         raise InvalidArgument(f"field {name!r}: the items of a list have different shapes, {rows[0].shape} and others")
-    return np.stack(rows)
+    # NumPy would choose a dtype of its own: in the machine's byte order, and without the gaps between fields.
+    return np.stack(rows, out=np.empty((len(rows), *rows[0].shape), dtype))
 
 
 def _check(array: NDArray[Any], wrong: NDArray[np.bool_], dtype: np.dtype[Any], name: str, advice: str) -> None:

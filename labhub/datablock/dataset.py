@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
 
 TIME_ENCODING = {"units": "nanoseconds since 1970-01-01", "calendar": dates.CALENDAR, "dtype": "int64"}
 """How times are saved: without it, xarray takes the unit that fits the first piece, and later pieces do not fit it."""
-NANOSECONDS_ONLY = (2025, 1, 2)
-"""Before this version, xarray has dates and durations in nanoseconds only."""
 
 
 def dataset_of(channel: str, schema: Schema, data: NDArray[Any], headers: NDArray[np.void]) -> xr.Dataset:
@@ -63,15 +59,6 @@ def _times(values: NDArray[Any], field: str) -> tuple[NDArray[Any], dict[str, st
     shown = dates.fine(values.dtype)
     if shown is None:
         return dates.integers(values), {dates.DTYPE: dates.name_of(values.dtype)}, {}
-    if _nanoseconds_only():
-        shown = np.dtype(f"{shown.kind}8[ns]")
     cf = dates.cf_units(shown)
     assert cf is not None  # CF has all the units that are fine
     return dates.exact(values, shown, field), {}, {**cf, "dtype": "int64"}
-
-
-@functools.cache
-def _nanoseconds_only() -> bool:
-    import xarray as xr
-
-    return tuple(int(part) for part in re.findall(r"\d+", xr.__version__)[:3]) < NANOSECONDS_ONLY

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labhub.arrays import columns_of, example, is_list, is_plain_bytes, memory_of
-from labhub.datablock.convert import convert, plain, text_of
+from labhub.datablock.convert import convert, plain, stacked, text_of
 from labhub.errors import InvalidArgument, SchemaMismatch
 from labhub.schema import VALUE, Schema
 
@@ -140,7 +140,7 @@ def _structured(value: object, schema: Schema, path: str = "") -> NDArray[Any]:
         rows = [_structured(row, inner, path) for row in value]
         if len({row.shape for row in rows}) > 1:
             raise SchemaMismatch(f"a slot has shape {schema.shape}, the rows of this value have different ones")
-        return np.stack(rows) if rows else np.empty((0, *inner.shape), schema.dtype)
+        return stacked(rows, schema.dtype, path or VALUE) if rows else np.empty((0, *inner.shape), schema.dtype)
     names = schema.fields
     if isinstance(value, Mapping):
         _require_fields(value, names, "this record has other fields")

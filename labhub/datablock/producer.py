@@ -43,7 +43,7 @@ SYNC_OF: dict[Lossless, ConsumerSyncPolicy] = {
 }
 
 
-class DataBlockProducer(Bound, _native.Writer):
+class DataBlockProducer(_native.Writer):
     """Writes the slots of one channel. Made by `open_producer` or `create_datablock_producer`.
 
     Any thread may use it, one at a time. Leaving its ``with`` block, dropping the last reference and the normal end of
@@ -62,6 +62,8 @@ class DataBlockProducer(Bound, _native.Writer):
     """
 
     rate: float | None = None
+    # A heir of a native class can have no other base, in most versions of nanobind.
+    __copy__, __deepcopy__, __reduce_ex__ = Bound.__copy__, Bound.__deepcopy__, Bound.__reduce_ex__
 
     def __init__(
         self,

@@ -152,7 +152,7 @@ def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 
 def _columns(schema: Schema) -> Iterator[Column]:
-    taken = set(OWN)
+    taken = {*OWN, SLOT, GAP}  # in xarray, what is called as an axis is no data variable
     dims = tuple(_taking(dim, taken) for dim in _slot_dims(schema))
     found = list(leaves(schema.dtype))
     names = _names(found, taken)

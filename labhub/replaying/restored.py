@@ -112,7 +112,7 @@ def unit_of(attrs: Mapping[Any, Any]) -> str | None:
 
 def as_dates(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     """Return integers as the dates or durations that they stand for, if `dtype` is one of these."""
-    if values.dtype.kind != "i" or not dtype.startswith(("datetime64[", "timedelta64[")):
+    if values.dtype.kind != "i" or not dtype.startswith(("datetime64", "timedelta64")):
         return values
     try:
         return values.astype(np.int64).view(np.dtype(dtype))

@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from labhub.datablock import dataset, dates
+from labhub.datablock import dates
 from labhub.datablock.gaps import GapFiller
 from labhub.errors import InvalidArgument
 from labhub.schema import Schema
 from tests.datablock.batches import batch_of, same
-
-every_unit = pytest.mark.skipif(dataset._nanoseconds_only(), reason="xarray before 2025.1.2 has nanoseconds only")
 
 YEARS_400 = 400 * 365 * 86_400
 VALUES: dict[str, list[Any]] = {
@@ -51,7 +49,6 @@ def values_of(dtype: str) -> np.ndarray[Any, Any]:
     return np.array([np.array(v, np.dtype(dtype).newbyteorder("=")) for v in VALUES[dtype]]).astype(dtype)
 
 
-@every_unit
 @pytest.mark.parametrize("dtype", VALUES)
 def test_a_dataset_has_the_value(dtype: str) -> None:
     values = values_of(dtype)
@@ -84,17 +81,6 @@ def test_what_no_other_unit_can_hold_is_an_error_that_names_the_field(dtype: str
             convert()
 
 
-def test_an_xarray_that_knows_nanoseconds_only_gets_no_other_date(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "_nanoseconds_only", lambda: True)
-    near = batch_of(Schema(np.dtype("M8[us]")), ["2026-11-25", "NaT"]).to_xarray()["value"]
-    assert near.dtype == "M8[ns]"
-    assert near.encoding["units"] == "nanoseconds since 1970-01-01"
-    for dtype in "M8[us]", "M8[D]", "m8[s]":
-        with pytest.raises(InvalidArgument, match=r"the field 'value' of .* cannot hold"):
-            batch_of(Schema(np.dtype(dtype)), values_of(dtype)).to_xarray()
-
-
-@every_unit
 def test_gaps_keep_dates_and_large_numbers() -> None:
     schema = Schema(np.dtype([("when", "M8[us]"), ("fine", "M8[ps]"), ("n", "u8")]))
     data = np.zeros(4, schema.dtype)

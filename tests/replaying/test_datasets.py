@@ -106,6 +106,7 @@ def test_strings_of_variable_length_with_axes(hub: Hub) -> None:
 
 
 def test_what_dask_computes_is_computed_block_by_block(hub: Hub) -> None:
+    pytest.importorskip("dask.array")
     source = xr.Dataset({"v": (("time", "x"), np.arange(20.0).reshape(10, 2))}, {"time": np.arange(10.0)[::-1] + 1})
     found = replayed(hub, source.chunk(time=3))
     assert found.data.tolist() == np.arange(20.0).reshape(10, 2)[::-1].tolist()

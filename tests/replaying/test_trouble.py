@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import dask.array
 import numpy as np
 import pandas as pd
 import pytest
@@ -77,7 +76,7 @@ def test_any_error_of_its_thread_is_told(hub: Hub, caplog: pytest.LogCaptureFixt
     def broken(_: np.ndarray) -> np.ndarray:
         raise OverflowError("the detector's file is gone")
 
-    array = dask.array.zeros(2).map_blocks(broken, dtype="f8", meta=np.empty(0))
+    array = pytest.importorskip("dask.array").zeros(2).map_blocks(broken, dtype="f8", meta=np.empty(0))
     source = xr.Dataset({"v": ("time", array)}, {"time": [0.5, 1.5]})
     with caplog.at_level(logging.ERROR, "labhub.replaying"):
         with labhub.replay(source, hub=hub) as replay:
