@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from threading import Event
+from threading import Event, current_thread
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
@@ -232,6 +232,9 @@ class Batches(Bound, Iterator[Batch], AsyncIterator[Batch]):
 
     async def __anext__(self) -> Batch:
         """Wait in an executor thread; a cancelled wait leaves nothing behind and loses no batch."""
+        if exiting.is_set():
+            await _last_moments()
+            raise StopAsyncIteration
         stop = Event()
         waiting = asyncio.get_running_loop().run_in_executor(None, self._wait, stop)
         try:
@@ -245,6 +248,7 @@ class Batches(Bound, Iterator[Batch], AsyncIterator[Batch]):
         finally:
             self.in_hand.item = None
         if batch is None:
+            await _last_moments()
             raise StopAsyncIteration
         return batch
 
@@ -264,6 +268,12 @@ class Batches(Bound, Iterator[Batch], AsyncIterator[Batch]):
                     return None
                 if deadline is not None and time.monotonic() >= deadline:
                     raise
+
+
+async def _last_moments() -> None:
+    """Keep a daemon thread here when the interpreter ends: its loop could not shut its executor down any more."""
+    if exiting.is_set() and current_thread().daemon:
+        await asyncio.get_running_loop().create_future()
 
 
 async def _outcome(waiting: asyncio.Future[Batch | None]) -> Batch | StreamError | None:

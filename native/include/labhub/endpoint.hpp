@@ -67,19 +67,8 @@ class Endpoint {
   class InUse {  // acquire/release: the next thread sees what the last one left in the private fields
    public:
     explicit InUse(Endpoint& e, bool even_closed = false) : e_(e) {
-      // The thread that was inside a call when its process forked is not there in the child.
-      if (e.in_use_.exchange(true, std::memory_order_acquire) && !e.forked()) {
-        if (e.closing()) throw e.was_closed();
-        throw Fault(Code::concurrent, "another thread is inside a call on " + e.path_ + "; give each thread its own "
-                                      "consumer, and let one thread write");
-      }
-      const char* why = e.forked() ? "forked" : e.closed() ? "closed" : nullptr;
-      if (why && !even_closed) {
-        e.in_use_.store(false, std::memory_order_release);
-        if (*why == 'f')
-          throw Fault(Code::forked, e.path_ + " was opened by the parent process; open it anew in the child");
-        throw e.was_closed();
-      }
+      if (e.in_use_.exchange(true, std::memory_order_acquire)) e.refuse_second();
+      if (!even_closed && (e.closed() || e.forked())) e.refuse_closed();
     }
     ~InUse() { e_.in_use_.store(false, std::memory_order_release); }
     InUse(const InUse&) = delete;
@@ -136,6 +125,19 @@ class Endpoint {
   std::unique_ptr<Segment> segment_;
 
  private:
+  // Out of the way of calls that nothing is wrong with.
+  __attribute__((noinline, cold)) void refuse_second() const {
+    if (forked()) return;  // the thread that was inside a call when its process forked is not there in the child
+    if (closing()) throw was_closed();
+    throw Fault(Code::concurrent, "another thread is inside a call on " + path_ + "; give each thread its own consumer, and "
+                                  "let one thread write");
+  }
+  [[noreturn]] __attribute__((noinline, cold)) void refuse_closed() {
+    in_use_.store(false, std::memory_order_release);
+    if (forked()) throw Fault(Code::forked, path_ + " was opened by the parent process; open it anew in the child");
+    throw was_closed();
+  }
+
   class Asking {  // this thread asks whether a call on that end shall go on; what it asks may call us again
    public:
     explicit Asking(const Endpoint& e) : end_(&e), outer_(innermost()) { innermost() = this; }
