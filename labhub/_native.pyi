@@ -201,6 +201,9 @@ class Consumer:
     @property
     def closed(self) -> bool: ...
     @property
+    def closed_here(self) -> bool:
+        """Whether the calling thread has closed it."""
+    @property
     def ended(self) -> bool:
         """True once the producer has closed the segment (or a successor with another schema replaced it)."""
     @property
@@ -269,6 +272,9 @@ class Consumer:
     def seek(self, seq: int) -> None:
         """Move the cursor of a lossy consumer; START_* are understood. Nothing is counted as lost."""
     def close(self) -> None: ...
+
+def end() -> None:
+    """Say that the calling thread ends the interpreter: from now on every other one that is in here stays, for ever."""
 
 def leave(
     slot: Any, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from labhub.ending import at_exit
 from labhub.notebook.complete import MAGICS, MagicCompleter
 from labhub.notebook.magics.broker import BrokerMagics
 from labhub.notebook.magics.channels import ChannelMagics
@@ -70,7 +70,7 @@ def stop_widgets() -> None:
         live.stop_all()
 
 
-@atexit.register
+@at_exit
 def _close_all() -> None:
     """The end of the kernel is an unload, too."""
     while _loaded:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
@@ -25,6 +24,7 @@ from labhub.datablock.history import History
 from labhub.datablock.iteration import Batches, Datasets, batches_of
 from labhub.datablock.location import segment_directory
 from labhub.datablock.reading import ConsumeHandle, ReadSlot
+from labhub.ending import finalizer
 from labhub.errors import InvalidArgument, TimeoutExpired
 from labhub.names import check_name
 from labhub.schema import Schema
@@ -40,7 +40,7 @@ Start = Literal["newest", "oldest"] | int
 class DataBlockConsumer(Gathering, Bound):
     """Reads the slots of one channel. Made by `open_consumer` or `find_datablock_consumer`.
 
-    Any thread may use it, one at a time.
+    Any thread may use it, one at a time; any may close it.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class DataBlockConsumer(Gathering, Bound):
         self._views: dict[int, NDArray[Any]] = {}
         self._in_place: list[NDArray[Any] | None] = []  # the same, by index, for `views`
         self._history = History(native, name, schema, self._findings)
-        self._finalize = weakref.finalize(self, native.close)
+        self._finalize = finalizer(self, native.close)
 
     # ---------------------------------------------------------------------------------------------------- iteration
 
@@ -93,7 +93,8 @@ class DataBlockConsumer(Gathering, Bound):
         Returns
         -------
         Batches
-            An iterator of `Batch`. It ends when the producer has closed the channel and everything is read.
+            An iterator of `Batch`. It ends when the producer has closed the channel and everything is read, and when
+            another thread closes this consumer.
 
         Raises
         ------
@@ -236,7 +237,8 @@ class DataBlockConsumer(Gathering, Bound):
         -------
         iterator of ndarray of shape slot_shape
             The slots themselves, read-only, in shared memory; `cursor` is the seq of the current one. Each is released
-            when the next is asked for, or the loop is left. The iteration ends with the stream.
+            when the next is asked for, or the loop is left. The iteration ends with the stream, and when
+            another thread closes this consumer.
 
         Raises
         ------
@@ -370,6 +372,11 @@ class DataBlockConsumer(Gathering, Bound):
         """Whether this consumer was closed."""
         return self._native.closed
 
+    @property
+    def closed_here(self) -> bool:
+        """Whether it was the calling thread that closed it."""
+        return self._native.closed_here
+
     def seek(self, start: Start) -> None:
         """Move the cursor of a lossy consumer to ``"newest"``, ``"oldest"`` or a seq; nothing counts as lost.
 
@@ -382,9 +389,15 @@ class DataBlockConsumer(Gathering, Bound):
         self._ready.clear()
 
     def close(self) -> None:
-        """Stop reading; a lossless consumer no longer holds the producer up. Twice is harmless."""
+        """Stop reading; a lossless consumer no longer holds the producer up. Twice is harmless.
+
+        Any thread may call this. If another one waits in this consumer, its iteration ends at once, and any other call
+        raises `ClosedError`; a copy that is under way is waited for. The ring's memory is given back as soon as no view
+        of a slot is left.
+        """
         self._native.close()
-        self._finalize.detach()  # not before: a close that another thread's call refused is tried again
+        self._views, self._in_place = {}, []  # an iteration keeps the old list
+        self._finalize.detach()
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from threading import Event
+from threading import Event, current_thread
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
@@ -18,6 +18,7 @@ from labhub.datablock.batch import Batch
 from labhub.datablock.config import checked_count, nanoseconds
 from labhub.datablock.gaps import GapFiller, Gaps
 from labhub.datablock.quota import Quota
+from labhub.ending import exiting
 from labhub.errors import ClosedError, InvalidArgument, StreamError, TimeoutExpired
 from labhub.schema import Schema
 from labhub.words import size
@@ -64,6 +65,10 @@ class BatchSource(Protocol):
     @property
     def schema(self) -> Schema:
         """What one slot looks like."""
+
+    @property
+    def closed_here(self) -> bool:
+        """Whether it was the calling thread that closed it."""
 
     def next_batch(
         self, max_slots: int, min_slots: int, timeout: float | None, until_gone: bool, out: NDArray[Any] | None = None
@@ -137,7 +142,11 @@ def _room(out: NDArray[Any], schema: Schema) -> int:
 
 
 class Batches(Bound, Iterator[Batch], AsyncIterator[Batch]):
-    """Iterator of `Batch`, made by `DataBlockConsumer.batches`. It ends with the stream."""
+    """Iterator of `Batch`, made by `DataBlockConsumer.batches`.
+
+    It ends with the stream, and when another thread closes its consumer. To go on after a close of one's own raises
+    `ClosedError`.
+    """
 
     def __init__(
         self,
@@ -179,9 +188,14 @@ class Batches(Bound, Iterator[Batch], AsyncIterator[Batch]):
 
     def fetch(self) -> Batch | None:
         """Return the next batch, which stays in hand; None at the end. The hand must be empty."""
-        if self._quota is None:
+        try:
+            if self._quota is not None:
+                return self._noted(self._read(self._timeout))
             return self._source.next_batch(self._max_slots, self._min_slots, self._timeout, self._until_gone, self._out)
-        return self._noted(self._read(self._timeout))
+        except ClosedError:
+            if self._source.closed_here:
+                raise
+            return None
 
     def take_back(self) -> None:
         """Hand out once more what is in hand."""
@@ -218,6 +232,9 @@ class Batches(Bound, Iterator[Batch], AsyncIterator[Batch]):
 
     async def __anext__(self) -> Batch:
         """Wait in an executor thread; a cancelled wait leaves nothing behind and loses no batch."""
+        if exiting.is_set():
+            await _last_moments()
+            raise StopAsyncIteration
         stop = Event()
         waiting = asyncio.get_running_loop().run_in_executor(None, self._wait, stop)
         try:
@@ -231,6 +248,7 @@ class Batches(Bound, Iterator[Batch], AsyncIterator[Batch]):
         finally:
             self.in_hand.item = None
         if batch is None:
+            await _last_moments()
             raise StopAsyncIteration
         return batch
 
@@ -241,11 +259,21 @@ class Batches(Bound, Iterator[Batch], AsyncIterator[Batch]):
             left = ASYNC_SLICE if deadline is None else min(ASYNC_SLICE, max(0.0, deadline - time.monotonic()))
             try:
                 return self._read(left)
+            except ClosedError:
+                if self._source.closed_here:
+                    raise
+                return None
             except TimeoutExpired:
-                if stop.is_set():
+                if stop.is_set() or exiting.is_set():
                     return None
                 if deadline is not None and time.monotonic() >= deadline:
                     raise
+
+
+async def _last_moments() -> None:
+    """Keep a daemon thread here when the interpreter ends: its loop could not shut its executor down any more."""
+    if exiting.is_set() and current_thread().daemon:
+        await asyncio.get_running_loop().create_future()
 
 
 async def _outcome(waiting: asyncio.Future[Batch | None]) -> Batch | StreamError | None:

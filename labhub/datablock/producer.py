@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import weakref
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -29,6 +28,7 @@ from labhub.datablock.location import segment_directory
 from labhub.datablock.packing import packer_of
 from labhub.datablock.sizing import choose_capacity, history_of, rate_of
 from labhub.datablock.writing import WriteHandle, WriteSlot
+from labhub.ending import finalizer
 from labhub.errors import BackpressureTimeout, ClosedError, ConcurrentUseError, ForkedProcessError, InvalidArgument
 from labhub.names import check_name
 from labhub.schema import Schema
@@ -46,8 +46,8 @@ SYNC_OF: dict[Lossless, ConsumerSyncPolicy] = {
 class DataBlockProducer(_native.Writer):
     """Writes the slots of one channel. Made by `open_producer` or `create_datablock_producer`.
 
-    Any thread may use it, one at a time. Leaving its ``with`` block, dropping the last reference and the normal end of
-    the interpreter close it: readers get what is left and then the end of the stream.
+    Any thread may use it, one at a time; any may close it. Leaving its ``with`` block, dropping the last reference and
+    the normal end of the interpreter close it: readers get what is left and then the end of the stream.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class DataBlockProducer(_native.Writer):
         self._payload = native.mapping.payload()
         self._stride = native.stride
         self._slot_nbytes = schema.slot_nbytes
-        self._finalize = weakref.finalize(self, native.close)
+        self._finalize = finalizer(self, native.close)
 
     def _write_converted(self, record: object) -> int:
         """Write a record that is not one slot as it stands; `write`, in the compiled core, calls this."""
@@ -280,9 +280,15 @@ class DataBlockProducer(_native.Writer):
         }
 
     def close(self) -> None:
-        """End the stream and remove the segment; readers get what is left. Twice is harmless."""
+        """End the stream and remove the segment; readers get what is left. Twice is harmless.
+
+        Any thread may call this. If another one waits in this producer for lossless consumers, its call raises
+        `ClosedError` at once, and the slot is not written. The ring's memory is given back as soon as no view of a slot
+        is left.
+        """
         self._native.close()
-        self._finalize.detach()  # not before: a close that another thread's call refused is tried again
+        self._views, self._payload = {}, np.empty(0, np.uint8)
+        self._finalize.detach()
 
     def acquire_write_slot(self, timeout_ms: int) -> WriteHandle | None:
         """Open the next slot (reference level); None after `timeout_ms` milliseconds (below 0: wait for ever)."""

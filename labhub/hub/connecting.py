@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 
 from labhub.arguments import checked_flag, checked_text
 from labhub.datablock.config import nanoseconds
+from labhub.ending import at_exit
 from labhub.errors import BrokerUnreachable, InvalidArgument
 from labhub.hub.hub import Hub
 from labhub.hub.local_broker import broker_place, running_broker, start_broker
@@ -122,7 +122,7 @@ def open_hubs() -> list[Hub]:
     return [hub for hub in list(_open.values()) if hub.usable]
 
 
-@atexit.register
+@at_exit
 def _close_all() -> None:
     for hub in open_hubs():
         hub.close()

@@ -19,7 +19,7 @@ from labhub.datablock.gaps import Gaps
 from labhub.datablock.iteration import Batches, Datasets, InHand, batches_of
 from labhub.datablock.quota import Quota
 from labhub.datablock.reading import ReadSlot
-from labhub.errors import ClosedError, ConcurrentUseError, StreamError, TimeoutExpired
+from labhub.errors import ClosedError, StreamError, TimeoutExpired
 from labhub.hub.lease import WITHDRAW_TIMEOUT, Lease
 from labhub.schema import Schema
 
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 # How often a reader whose channel has ended asks the broker whether it is back (in seconds).
 FOLLOW_INTERVAL = 0.2
-# How often a reader that waits looks whether another thread closes it, and how long that one lets it (in seconds).
-CLOSE_INTERVAL = 0.1
-CLOSE_TIMEOUT = 1.0
 
 Attached = tuple[DataBlockConsumer, Lease]
 # Attaches anew, to another incarnation than the one of that instance id; None while there is none.
@@ -191,14 +188,14 @@ class Consumer(Bound):
     ) -> Batch | None:
         """Wait for one batch; None at the end of the stream. `batches` is the friendlier form, with the same errors."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        left = timeout
         while not self._closing.is_set():
-            left = CLOSE_INTERVAL if deadline is None else min(CLOSE_INTERVAL, max(0.0, deadline - time.monotonic()))
             try:
                 batch = self._block.next_batch(max_slots, min_slots, left, until_gone, out)
             except TimeoutExpired:
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise self._block.expired(timeout, min_slots) from None
-                continue
+                if left == timeout:
+                    raise
+                raise self._block.expired(timeout or 0.0, min_slots) from None
             except ClosedError:
                 if self._closing.is_set():
                     return None
@@ -208,6 +205,7 @@ class Consumer(Bound):
             if self._reattach is None:
                 return None
             self._wait_for_return(self._reattach, timeout, deadline)
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
         return None
 
     def put_back(self, item: Batch | StreamError) -> None:
@@ -383,15 +381,16 @@ class Consumer(Bound):
         """Whether this reader was closed."""
         return self._block.closed
 
+    @property
+    def closed_here(self) -> bool:
+        """Whether it was the calling thread that closed it."""
+        return self._block.closed_here
+
     def close(self) -> None:
         """Stop reading; a lossless reader no longer holds the producer up. Twice is harmless.
 
-        An iteration in another thread ends, as at the end of the stream.
-
-        Raises
-        ------
-        ConcurrentUseError
-            Another thread is inside some other call, and did not leave it within a second.
+        Any thread may call this. If another one waits in this reader, its iteration ends at once, as at the end of the
+        stream, and any other call raises `ClosedError`.
         """
         if (confirmation := self.release()) is not None:
             wait([confirmation], WITHDRAW_TIMEOUT)
@@ -399,14 +398,7 @@ class Consumer(Bound):
     def release(self) -> Future[None] | None:
         """Close it without waiting for the broker's confirmation, which is returned if there will be one."""
         self._closing.set()
-        deadline = time.monotonic() + CLOSE_TIMEOUT
-        while True:
-            try:
-                return self._lease.release()
-            except ConcurrentUseError:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(CLOSE_INTERVAL / 10)
+        return self._lease.release()
 
     def _check_open(self) -> None:
         if self._closing.is_set():
@@ -429,13 +421,15 @@ class Consumer(Bound):
                 raise TimeoutExpired(
                     f"channel {self.channel!r} has ended and did not come back within {round(timeout or 0.0, 3):g} s"
                 )
-            self._closing.wait(min(left, CLOSE_INTERVAL))
+            self._closing.wait(min(left, FOLLOW_INTERVAL))
         # Each incarnation counts its epochs from 1 on, and readers are promised that they rise.
         self._epochs_before += ended.epoch + 1 - attached[0].epoch
         self._lost_before += ended.lost
         self._corrupt_before += ended.corrupt
         self._lease.close()
         self._take(attached)
+        if self._closing.is_set():  # by another thread, which may have closed the old one
+            self._lease.close()
 
     def _look(self, reattach: Reattach, ended: bytes) -> Attached | None:
         """Ask the broker whether there is another incarnation than `ended`, unless it was asked a moment ago."""

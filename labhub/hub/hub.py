@@ -513,10 +513,7 @@ class Hub(Bound):
     def close(self) -> None:
         """Close its producers, consumers and watches, and leave the broker. Twice is harmless.
 
-        Raises
-        ------
-        ConcurrentUseError
-            Another thread is inside a call on one of them; everything else is closed.
+        Any thread may call this; what other threads wait for in one of them ends at once, as their `close` says.
         """
         if not self.usable:
             return

@@ -49,11 +49,6 @@ class Lease:
         """Close the DataBlock and start to withdraw it; the confirmation to wait for, or None where there will be none.
 
         A forked child closes nothing, because the lease is its parent's.
-
-        Raises
-        ------
-        ConcurrentUseError
-            Another thread is inside a call on it; nothing was closed, and the call can be repeated.
         """
         if os.getpid() != self._pid:
             return None
@@ -70,7 +65,7 @@ class Lease:
             return None
 
     def close(self) -> None:
-        """Close the DataBlock and withdraw it; idempotent; raises as `release`.
+        """Close the DataBlock and withdraw it; idempotent.
 
         The broker's confirmation is waited for, but not for long: a broker that is gone has nothing to forget.
         """

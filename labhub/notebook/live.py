@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextvars
 import sys
 import threading
@@ -15,6 +14,7 @@ import anywidget
 import traitlets
 
 from labhub.bound import Bound
+from labhub.ending import at_exit
 from labhub.errors import ClosedError, LabHubError
 from labhub.hub import Hub
 from labhub.logs import event, get_logger
@@ -307,4 +307,4 @@ def _count_running(change: int) -> None:
             sys.setswitchinterval(_usual_switch_interval)
 
 
-atexit.register(stop_all)
+at_exit(stop_all)

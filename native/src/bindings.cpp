@@ -23,6 +23,7 @@ nb::object payload(nb::handle self) {
 
 // Python looks for a Ctrl-C at the entry of every function of its own, so a __exit__ in Python may end before it begins.
 void leave(nb::handle slot, nb::handle kind, nb::handle error, nb::handle trace) {
+  const CallsPython calls;
   static PyObject* const name = PyUnicode_InternFromString("_leave");
   PyObject* const said[] = {slot.ptr(), kind.ptr(), error.ptr(), trace.ptr()};
   if (const nb::object done = nb::steal(PyObject_VectorcallMethod(name, said, 4, nullptr)); done.is_valid()) return;
@@ -41,6 +42,7 @@ void leave(nb::handle slot, nb::handle kind, nb::handle error, nb::handle trace)
 }  // namespace
 
 void raise(const Fault& f) {
+  const CallsPython calls;
   if (f.code == Code::interrupted) {
     if (!PyErr_Occurred()) PyErr_SetNone(PyExc_KeyboardInterrupt);
     return;
@@ -64,6 +66,12 @@ NB_MODULE(_native, m) {
     } catch (const Fault& f) {
       raise(f);
     }
+  });
+  Ending::install();
+  MemoryMap::unmap() = unmap;
+  m.def("end", [] {
+    nb::set_leak_warnings(false);  // threads that wait for ever keep what they hold
+    Ending::begin();
   });
   m.attr("ABI_VERSION") = kAbiVersion;
   m.attr("MAX_LOSSLESS") = kMaxLossless;

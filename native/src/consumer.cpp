@@ -5,21 +5,21 @@
 namespace labhub {
 namespace {
 
-struct Expect {
-  nb::bytes schema_hash, instance_id;
+struct Expect {  // looked at without the GIL
+  const std::uint8_t *schema_hash, *instance_id;  // may be null
   std::uint64_t secret;
   std::optional<std::uint64_t> capacity, slot_nbytes;
   std::optional<int> policy, sync, checksum;
 
   void operator()(const Header& h, const std::string& path) const {
     const Identity& id = h.identity;
-    if (instance_id.size() && std::memcmp(exactly(instance_id, 16, "instance_id"), id.instance_id, 16) != 0)
+    if (instance_id && std::memcmp(instance_id, id.instance_id, 16) != 0)
       throw Fault(Code::token, path + " is not the segment that the broker knows; its channel was created anew: discover it again");
     if (secret && secret != id.shared_secret)
       throw Fault(Code::token, path + " has another shared secret: this is a wrong or a stale segment");
     static constexpr std::uint8_t kUndeclared[32] = {};  // such a segment is compared with nothing
-    if (schema_hash.size() && std::memcmp(id.schema_hash, kUndeclared, 32) != 0 &&
-        std::memcmp(exactly(schema_hash, 32, "schema_hash"), id.schema_hash, 32) != 0)
+    if (schema_hash && std::memcmp(id.schema_hash, kUndeclared, 32) != 0 &&
+        std::memcmp(schema_hash, id.schema_hash, 32) != 0)
       throw Fault(Code::schema, path + " holds slots of another schema than the one that was asked for");
     same(path, "capacity", capacity, h.geometry.capacity);
     same(path, "slot_nbytes", slot_nbytes, h.geometry.slot_nbytes);
@@ -38,7 +38,7 @@ struct Expect {
 template <class F>
 auto copying(std::uint64_t nbytes, F&& f) {
   if (nbytes <= kLongCopy) return f();
-  nb::gil_scoped_release nogil;
+  const NoGil nogil;
   return f();
 }
 
@@ -73,12 +73,14 @@ class Views {  // an iteration in place: one call for each slot
     }
   }
 
-  nb::object next() {  // nothing at the end of the stream
+  nb::object next() {  // nothing at the end of the stream, and after another thread's close
     open_ = false;
-    std::int64_t seq = consumer_.step(newest_, 0, signalled);
-    if (seq == kTimedOut && timeout_ != 0) {
-      nb::gil_scoped_release nogil;
-      seq = consumer_.step(newest_, timeout_, signalled);
+    std::int64_t seq;
+    try {
+      seq = step();
+    } catch (const Fault& f) {
+      if (f.code != Code::closed || !consumer_.closing() || consumer_.closed_here()) throw;
+      seq = kStreamEnded;
     }
     if (seq == kStreamEnded) return {};
     if (seq == kTimedOut) throw Fault(Code::timed_out, "nothing new on " + consumer_.path() + " in time");
@@ -86,12 +88,20 @@ class Views {  // an iteration in place: one call for each slot
     const auto index = static_cast<Py_ssize_t>(consumer_.segment().place(static_cast<std::uint64_t>(seq)));
     PyObject* const view = PyList_GET_ITEM(cached_.ptr(), index);
     if (view != Py_None) return nb::borrow(view);
+    const CallsPython calls;
     nb::object made = make_(index);
     cached_[index] = made;
     return made;
   }
 
  private:
+  std::int64_t step() {
+    const std::int64_t seq = consumer_.step(newest_, 0, signalled);
+    if (seq != kTimedOut || timeout_ == 0) return seq;
+    const NoGil nogil;
+    return consumer_.step(newest_, timeout_, signalled);
+  }
+
   nb::object owner_;
   Consumer& consumer_;
   nb::list cached_;
@@ -128,9 +138,15 @@ void bind_consumer(nb::module_& m) {
               nb::bytes schema_hash, nb::bytes instance_id, std::uint64_t secret, std::optional<std::uint64_t> capacity,
               std::optional<std::uint64_t> slot_nbytes, std::optional<int> policy, std::optional<int> sync,
               std::optional<int> checksum, bool busy_poll) {
-             const Expect expect{schema_hash, instance_id, secret, capacity, slot_nbytes, policy, sync, checksum};
+             const auto given = [](const nb::bytes& b, std::size_t n, const char* what) {
+               return b.size() ? exactly(b, n, what) : nullptr;
+             };
+             const Expect expect{given(schema_hash, 32, "schema_hash"), given(instance_id, 16, "instance_id"),
+                                 secret, capacity, slot_nbytes, policy, sync, checksum};
              const std::string path = directory + "/" + name;
-             new (self) Consumer(directory, name, lossless, start, [&](const Header& h) { expect(h, path); }, busy_poll);
+             const NoGil nogil;
+             new (self) Consumer(directory, name, lossless, start, [&](const Header& h) { expect(h, path); }, busy_poll,
+                                 signalled);
            },
            nb::arg("directory"), nb::arg("name"), nb::kw_only(), nb::arg("lossless"), nb::arg("start"),
            nb::arg("schema_hash") = nb::bytes("", 0), nb::arg("instance_id") = nb::bytes("", 0), nb::arg("shared_secret") = 0,
@@ -152,6 +168,7 @@ void bind_consumer(nb::module_& m) {
       .def_prop_ro("cursor", &Consumer::cursor)
       .def_prop_ro("lost", &Consumer::lost)
       .def_prop_ro("closed", &Consumer::closed)
+      .def_prop_ro("closed_here", &Consumer::closed_here)
       .def_prop_ro("ended", &Consumer::ended)
       .def_prop_ro("producer_pid", &Consumer::producer_pid)
       .def_prop_ro("producer_alive", &Consumer::producer_alive)
@@ -160,7 +177,7 @@ void bind_consumer(nb::module_& m) {
              // Here and in acquire and claim: what need not wait keeps the GIL, which another thread could sit on.
              const std::int64_t unread = c.wait(min_slots, 0, until_gone, signalled);
              if (unread != 0 || timeout == 0) return unread;
-             nb::gil_scoped_release nogil;
+             const NoGil nogil;
              return c.wait(min_slots, timeout, until_gone, signalled);
            },
            nb::arg("min_slots"), nb::arg("timeout_ns"), nb::arg("until_gone") = false)
@@ -179,12 +196,14 @@ void bind_consumer(nb::module_& m) {
            [](Consumer& c, bool newest, std::int64_t timeout, bool until_gone) {
              const std::int64_t seq = c.acquire(newest, 0, until_gone, signalled);
              if (seq != kTimedOut || timeout == 0) return seq;
-             nb::gil_scoped_release nogil;
+             const NoGil nogil;
              return c.acquire(newest, timeout, until_gone, signalled);
            },
            nb::arg("newest"), nb::arg("timeout_ns"), nb::arg("until_gone") = false)
       .def("views",
            [](nb::handle_t<Consumer> self, nb::list cached, nb::object make, bool newest, std::int64_t timeout) {
+             if (nb::cast<Consumer&>(self).closed() && !nb::cast<Consumer&>(self).forked())
+               throw Fault(Code::closed, nb::cast<Consumer&>(self).path() + " was closed");
              if (cached.size() != nb::cast<Consumer&>(self).segment().capacity)
                throw Fault(Code::invalid_argument, "one place for each slot is needed, not " + str(cached.size()));
              return Views(self, std::move(cached), std::move(make), newest, timeout);
@@ -200,7 +219,7 @@ void bind_consumer(nb::module_& m) {
       .def("cancel", &Consumer::cancel)
       .def("abandon", &Consumer::abandon)
       .def("seek", &Consumer::seek, nb::arg("seq"))
-      .def("close", &Consumer::close);
+      .def("close", [](Consumer& c) { close_and_let_go(c, [](Endpoint& e) { static_cast<Consumer&>(e).close(); }); });
 }
 
 }  // namespace labhub

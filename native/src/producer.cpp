@@ -35,7 +35,7 @@ std::uint64_t write_bytes(Producer& p, const std::uint8_t* data, std::uint64_t n
   // A short copy into a ring with room keeps the GIL.
   if (nbytes <= kLongCopy)
     if (const auto seq = p.try_write(data, nbytes, timestamp)) return *seq;
-  nb::gil_scoped_release nogil;
+  const NoGil nogil;
   return p.write(data, nbytes, patience, timestamp, signalled);
 }
 
@@ -94,7 +94,7 @@ std::uint64_t write_many(Producer& p, nb::handle data, std::int64_t timeout, std
   if (b.nbytes() % size)
     throw Fault(Code::invalid_argument, str(b.nbytes()) + " bytes are not a whole number of slots of " + str(size));
   std::uint64_t written = 0;
-  nb::gil_scoped_release nogil;
+  const NoGil nogil;
   try {
     p.write_many(b.data(), b.nbytes() / size, {timeout, evict_after}, signalled, written, step);
   } catch (Fault& f) {
@@ -107,7 +107,7 @@ std::uint64_t write_copies(Producer& p, nb::handle data, nb::handle headers, std
   const Buffer d(data, false), h(headers, false);
   std::uint64_t n, written = 0;
   const HeaderCopy* from = headers_of(d, h, p.segment().slot_nbytes, n);
-  nb::gil_scoped_release nogil;
+  const NoGil nogil;
   try {
     p.write_copies(d.data(), from, n, {timeout, evict_after}, signalled, written);
   } catch (Fault& f) {
@@ -150,6 +150,7 @@ void bind_producer(nb::module_& m) {
       .def("write",
            [](nb::handle_t<Writer> self, nb::handle record) -> nb::object {
              if (const auto seq = nb::cast<Writer&>(self).write(record)) return nb::int_(*seq);
+             const CallsPython calls;
              return self.attr("_write_converted")(record);
            },
            nb::arg("record").none(), kWriteDoc);
@@ -159,8 +160,8 @@ void bind_producer(nb::module_& m) {
               std::uint64_t slot_nbytes, std::uint64_t page_nbytes, nb::bytes schema_hash, std::uint64_t secret, int policy,
               int sync, int checksum, std::uint64_t initial_seq) {
              const Shape s = shape_of(capacity, slot_nbytes, page_nbytes, schema_hash, secret, policy, sync, checksum);
-             nb::gil_scoped_release nogil;
-             new (self) Producer(directory, name, s, initial_seq);
+             const NoGil nogil;
+             new (self) Producer(directory, name, s, initial_seq, signalled);
            },
            nb::arg("directory"), nb::arg("name"), nb::kw_only(), nb::arg("capacity"), nb::arg("slot_nbytes"),
            nb::arg("page_nbytes") = 4096, nb::arg("schema_hash"), nb::arg("shared_secret") = 0, nb::arg("policy") = 2,
@@ -184,7 +185,7 @@ void bind_producer(nb::module_& m) {
            [](Producer& p, std::int64_t timeout, std::int64_t evict_after) {
              std::optional<std::uint64_t> seq = p.try_claim();
              if (!seq) {
-               nb::gil_scoped_release nogil;
+               const NoGil nogil;
                seq = p.claim({timeout, evict_after}, signalled);
              }
              return p.segment().place(*seq);
@@ -202,7 +203,7 @@ void bind_producer(nb::module_& m) {
            },
            nb::arg("n_slots"), nb::arg("step_ns"))
       .def("abort", &Producer::abort)
-      .def("close", &Producer::close);
+      .def("close", [](Producer& p) { close_and_let_go(p, [](Endpoint& e) { static_cast<Producer&>(e).close(); }); });
 }
 
 }  // namespace labhub

@@ -5,6 +5,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#include "ending.hpp"
 #include "labhub/endpoint.hpp"
 
 namespace nb = nanobind;
@@ -13,12 +14,6 @@ namespace labhub {
 
 // Set the Python error of a fault.
 void raise(const Fault& f);
-
-// Looked at after every part of a wait that did not bring what was waited for: a pending Ctrl-C ends the wait.
-inline bool signalled() {
-  nb::gil_scoped_acquire gil;
-  return PyErr_CheckSignals() != 0;
-}
 
 class Buffer {  // a contiguous buffer of the caller's
  public:
@@ -44,6 +39,7 @@ struct Mapping {  // the owner of arrays that look into shared memory
 };
 
 inline nb::object mapping_of(const Segment& s, bool writable) {
+  if (!s.map()) throw Fault(Code::closed, "the segment is not mapped any more, as this end of it was closed");
   return nb::cast(Mapping{s.map(), s.payload_offset, s.capacity * s.stride, writable});
 }
 
@@ -61,6 +57,15 @@ inline HeaderCopy* headers_of(const Buffer& data, const Buffer& headers, std::ui
     throw Fault(Code::invalid_argument, "data has " + str(data.nbytes()) + " bytes, but headers ask for " + str(n) + " slots of " +
                                         str(slot_nbytes));
   return reinterpret_cast<HeaderCopy*>(headers.data());
+}
+
+// The GIL keeps whoever asks for a property from looking at the header while its map is let go.
+inline void close_and_let_go(Endpoint& e, void (*close)(Endpoint&)) {
+  {
+    const NoGil nogil;  // another thread may be inside a call, and need the GIL to leave it
+    close(e);
+  }
+  e.let_go();
 }
 
 inline constexpr std::uint64_t kLongCopy = 32 * 1024;  // bytes; below this, giving the GIL away costs more than the copy

@@ -40,13 +40,13 @@ struct Got {
 class Consumer : public Endpoint {
  public:
   Consumer(const std::string& directory, const std::string& name, bool lossless, std::int64_t start,
-           const std::function<void(const Header&)>& accept = {}, bool busy_poll = false)
+           const std::function<void(const Header&)>& accept = {}, bool busy_poll = false, Interrupted interrupted = nullptr)
       : lossless_(lossless), busy_poll_(busy_poll) {
     check_name(name);
     path_ = directory + "/" + name;
     const DirectoryHandle dir(directory, false);
     OpenFile o = open_file(dir, name);
-    auto map = map_checked(o, path_);
+    auto map = map_checked(o, path_, PROT_READ | PROT_WRITE, true, looking(interrupted));
     if (accept) accept(*reinterpret_cast<const Header*>(map->base()));
     segment_ = std::make_unique<Segment>(std::move(map));
     segment_->map()->protect_payload(segment_->payload_offset);
@@ -62,9 +62,7 @@ class Consumer : public Endpoint {
     }
     LABHUB_FAILPOINT(register_placed);
   }
-  ~Consumer() {
-    if (!closed() && !forked()) leave();
-  }
+  ~Consumer() override { shut(); }
 
   bool lossless() const { return lossless_; }
   std::uint64_t cursor() const { return cursor_; }
@@ -198,12 +196,14 @@ class Consumer : public Endpoint {
     place(start);
   }
 
-  void close() {
-    InUse guard(*this, true);
-    if (!closed() && !forked()) leave();
-  }
+  // From any thread: a wait of another one ends at once, with Code::closed.
+  void close() { close_from_anywhere(header().data.word); }
 
  private:
+  void shut() override {
+    if (file_ && file_->get() >= 0 && !forked()) leave();
+  }
+
   CursorLine* line() const { return line_ < 0 ? nullptr : &header().lines[line_]; }
   std::int64_t behind(std::uint64_t h) const { return static_cast<std::int64_t>(h - cursor_); }
   std::uint64_t oldest_held(std::uint64_t h) const {
@@ -342,7 +342,7 @@ class Consumer : public Endpoint {
       }
       if (waited) check(interrupted);  // after the look: to take the GIL for it is a seventh of a polled round trip
       if (deadline.passed()) return 0;
-      if (busy_poll_) poll([&] { return unread() != n || ended(); }, deadline);
+      if (busy_poll_) poll([&] { return unread() != n || ended() || closing(); }, deadline);
       else if (sleep_armed(h, n)) futex_wait(h.data.word, expected_, deadline.slice());
     }
   }

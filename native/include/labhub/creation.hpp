@@ -2,6 +2,7 @@
 #pragma once
 
 #include <dirent.h>
+#include <signal.h>
 
 #include "endpoint.hpp"
 
@@ -25,10 +26,24 @@ inline void end_stream(Header& h, Closed how) {
   LABHUB_FAILPOINT(end_producer_woken);
 }
 
+class SignalsHeld {  // no signal handler runs in this thread meanwhile, and no system call is interrupted
+ public:
+  SignalsHeld() {
+    sigset_t all;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~SignalsHeld() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsHeld(const SignalsHeld&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
 class Creation {
  public:
-  Creation(const DirectoryHandle& dir, const std::string& name, const Shape& shape, std::uint64_t first_seq)
-      : dir_(dir), name_(name), path_(dir.path + "/" + name), shape_(shape), first_seq_(first_seq) {
+  Creation(const DirectoryHandle& dir, const std::string& name, const Shape& shape, std::uint64_t first_seq, Look look = {})
+      : dir_(dir), name_(name), path_(dir.path + "/" + name), shape_(shape), first_seq_(first_seq), look_(std::move(look)) {
     if (!compute_sizes(shape.capacity, shape.slot_nbytes, page_size(), shape.page_nbytes, sizes_))
       throw Fault(Code::invalid_argument, "a ring of " + str(shape.capacity) + " slots of " + str(shape.slot_nbytes) +
                                           " bytes cannot be made");
@@ -58,7 +73,7 @@ class Creation {
     if (!try_lock(o.file->get(), kProducerLock)) return refuse_live(o);
     if (!still_there(dir_, name_, o.status)) return false;  // unlinked between open and lock
     LABHUB_FAILPOINT(takeover_locked);
-    auto map = map_checked(o, path_);
+    auto map = map_checked(o, path_, PROT_READ | PROT_WRITE, true, look_);
     Header& h = *reinterpret_cast<Header*>(map->base());
     if (h.owner.closed.load(std::memory_order_acquire) != kOpen) {  // its producer died between the flag and the unlink
       ::unlinkat(dir_.fd, name_.c_str(), 0);
@@ -83,7 +98,7 @@ class Creation {
   }
 
   bool refuse_live(const OpenFile& o) {
-    auto map = map_checked(o, path_, PROT_READ, 0);
+    auto map = map_checked(o, path_, PROT_READ, false);
     const OwnerLine& owner = reinterpret_cast<Header*>(map->base())->owner;
     std::uint32_t pid = 0;
     // Whoever took the lock a moment ago has not signed yet, or only buries the segment: the name is a dead one's then.
@@ -144,17 +159,27 @@ class Creation {
     const int fd = c.file->get();
     if (!try_lock(fd, kProducerLock)) return false;
     LABHUB_FAILPOINT(create_locked);
-    int error;
-    do error = ::posix_fallocate(fd, 0, static_cast<off_t>(sizes_.total_nbytes));
-    while (error == EINTR);
+    const int error = allocate(fd);
     if (error == ENOSPC || error == EFBIG) throw no_space(std::strerror(error), free);
     if (error) throw system_fault(error, "cannot allocate", path_);
     LABHUB_FAILPOINT(create_allocated);
     if (::fstat(fd, &c.status) != 0) throw system_fault(errno, "cannot inspect", path_);
-    c.map = std::make_shared<MemoryMap>(fd, sizes_.total_nbytes, PROT_READ | PROT_WRITE, MAP_POPULATE);
+    c.map = std::make_shared<MemoryMap>(fd, sizes_.total_nbytes, PROT_READ | PROT_WRITE, true, look_);
     LABHUB_FAILPOINT(create_mapped);
     initialise(*reinterpret_cast<Header*>(c.map->base()));
     return true;
+  }
+
+  // Signals come between the parts. During one, the kernel would give up what it has of it: a timer that is faster than a
+  // part would keep us here for ever.
+  int allocate(int fd) const {
+    for (std::uint64_t at = 0; at < sizes_.total_nbytes; at += kPart) {
+      if (look_) look_();
+      const SignalsHeld hold;
+      const auto n = static_cast<off_t>(std::min(kPart, sizes_.total_nbytes - at));
+      if (const int error = ::posix_fallocate(fd, static_cast<off_t>(at), n)) return error;
+    }
+    return 0;
   }
 
   void initialise(Header& h) {  // the file is all zeros and nobody else can see it yet
@@ -215,6 +240,7 @@ class Creation {
   std::string name_, path_;
   Shape shape_;
   std::uint64_t first_seq_;
+  Look look_;
   Sizes sizes_{};
 };
 

@@ -44,28 +44,31 @@ inline void sign(OwnerLine& owner) {
 
 class Endpoint {
  public:
-  bool closed() const { return !file_ || file_->get() < 0; }
+  virtual ~Endpoint() = default;
+  bool closed() const { return closing() || !file_ || file_->get() < 0; }
+  bool closing() const { return closing_.load(std::memory_order_acquire); }  // pairs with close_from_anywhere
+  bool closed_here() const { return closing() && ::pthread_equal(closer_.load(), ::pthread_self()); }  // by this thread
   bool forked() const { return file_ && file_->forked(); }
   const std::string& path() const { return path_; }
   const Segment& segment() const { return *segment_; }
   Header& header() const { return segment_->header(); }
   std::uint64_t head() const { return header().commit.commit.load(std::memory_order_acquire); }  // pairs with publish
 
+  // Give the map of a closed end back, to be dropped by the caller; nothing if it is open or somebody is inside a call.
+  // Nobody else may look at the header meanwhile.
+  std::shared_ptr<MemoryMap> let_go() {
+    if (!closed() || forked() || in_use_.exchange(true, std::memory_order_acquire)) return nullptr;
+    auto map = segment_->let_go();
+    in_use_.store(false, std::memory_order_release);
+    return map;
+  }
+
  protected:
   class InUse {  // acquire/release: the next thread sees what the last one left in the private fields
    public:
     explicit InUse(Endpoint& e, bool even_closed = false) : e_(e) {
-      // The thread that was inside a call when its process forked is not there in the child.
-      if (e.in_use_.exchange(true, std::memory_order_acquire) && !e.forked())
-        throw Fault(Code::concurrent, "another thread is inside a call on " + e.path_ + "; give each thread its own "
-                                      "consumer, and let one thread write");
-      const char* why = e.forked() ? "forked" : e.closed() ? "closed" : nullptr;
-      if (why && !even_closed) {
-        e.in_use_.store(false, std::memory_order_release);
-        if (*why == 'f')
-          throw Fault(Code::forked, e.path_ + " was opened by the parent process; open it anew in the child");
-        throw Fault(Code::closed, e.path_ + " was closed before this call; open it again to go on");
-      }
+      if (e.in_use_.exchange(true, std::memory_order_acquire)) e.refuse_second();
+      if (!even_closed && (e.closed() || e.forked())) e.refuse_closed();
     }
     ~InUse() { e_.in_use_.store(false, std::memory_order_release); }
     InUse(const InUse&) = delete;
@@ -74,16 +77,89 @@ class Endpoint {
     Endpoint& e_;
   };
 
-  static void check(Interrupted interrupted) {
-    if (interrupted && interrupted()) throw Fault(Code::interrupted, "interrupted by a signal");
+  // Called in the middle of a call that takes long: whether it shall end.
+  void check(Interrupted interrupted) {
+    bool stop = false;
+    if (interrupted) {
+      const Asking asking(*this);
+      stop = interrupted();
+    }
+    if (closing()) shut();  // we are inside; a signal handler that closed us could not wait for us
+    if (stop) throw Fault(Code::interrupted, "interrupted by a signal");
+    if (closing()) throw was_closed();
   }
+
+  // The same for what takes long before there is anything to close; not too often, as it may take the GIL.
+  Look looking(Interrupted interrupted) {
+    return [this, interrupted, looked = monotonic_ns()]() mutable {
+      if (const std::int64_t now = monotonic_ns(); now - looked > kSlice / 5) {
+        check(interrupted);
+        looked = now;
+      }
+    };
+  }
+
+  // Close it, whoever is inside a call. A wait ends at once, everything else when it next calls check, or returns. `word` is
+  // the one that such a wait sleeps on. It is woken over and over, as the sleeper may just have looked at `closing`.
+  void close_from_anywhere(std::atomic<std::uint32_t>& word) {
+    if (!closing()) closer_.store(::pthread_self());
+    closing_.store(true, std::memory_order_release);  // pairs with closing()
+    if (Asking::within(*this)) return;                // of a signal handler: the call that it interrupted does it
+    timespec nap{0, 20'000};
+    while (in_use_.exchange(true, std::memory_order_acquire) && !forked()) {
+      futex_wake(word);
+      ::nanosleep(&nap, nullptr);
+      nap.tv_nsec = std::min(2 * nap.tv_nsec, 2'000'000L);
+    }
+    shut();
+    in_use_.store(false, std::memory_order_release);
+  }
+
+  // End it in order, with nobody else inside; any number of times.
+  virtual void shut() = 0;
+
+  Fault was_closed() const { return Fault(Code::closed, path_ + " was closed; open it again to go on"); }
 
   std::string path_;
   std::unique_ptr<Descriptor> file_;
   std::unique_ptr<Segment> segment_;
 
  private:
-  std::atomic<bool> in_use_{false};
+  // Out of the way of calls that nothing is wrong with.
+  __attribute__((noinline, cold)) void refuse_second() const {
+    if (forked()) return;  // the thread that was inside a call when its process forked is not there in the child
+    if (closing()) throw was_closed();
+    throw Fault(Code::concurrent, "another thread is inside a call on " + path_ + "; give each thread its own consumer, and "
+                                  "let one thread write");
+  }
+  [[noreturn]] __attribute__((noinline, cold)) void refuse_closed() {
+    in_use_.store(false, std::memory_order_release);
+    if (forked()) throw Fault(Code::forked, path_ + " was opened by the parent process; open it anew in the child");
+    throw was_closed();
+  }
+
+  class Asking {  // this thread asks whether a call on that end shall go on; what it asks may call us again
+   public:
+    explicit Asking(const Endpoint& e) : end_(&e), outer_(innermost()) { innermost() = this; }
+    ~Asking() { innermost() = outer_; }
+    Asking(const Asking&) = delete;
+    static bool within(const Endpoint& e) {
+      const Asking* a = innermost();
+      while (a && a->end_ != &e) a = a->outer_;
+      return a;
+    }
+
+   private:
+    static const Asking*& innermost() {
+      static thread_local const Asking* a = nullptr;
+      return a;
+    }
+    const Endpoint* end_;
+    const Asking* outer_;
+  };
+
+  std::atomic<bool> in_use_{false}, closing_{false};
+  std::atomic<pthread_t> closer_{};
 };
 
 }  // namespace labhub

@@ -35,7 +35,7 @@ inline Report probe(const std::string& directory, const std::string& name) {
   const OpenFile o = open_file(dir, name);
   Report r;
   r.path = directory + "/" + name;
-  r.map = map_checked(o, r.path, PROT_READ, 0);
+  r.map = map_checked(o, r.path, PROT_READ, false);
   const Segment segment(r.map);
   const Header& h = segment.header();
   r.header = &h;
@@ -64,7 +64,7 @@ inline void reset_counters(const std::string& directory, const std::string& name
   check_name(name);
   const DirectoryHandle dir(directory, false);
   const OpenFile o = open_file(dir, name);
-  const auto map = map_checked(o, directory + "/" + name, PROT_READ | PROT_WRITE, 0);
+  const auto map = map_checked(o, directory + "/" + name, PROT_READ | PROT_WRITE, false);
   Header& h = *reinterpret_cast<Header*>(map->base());
   const auto keep = [](std::atomic<std::uint64_t>& before, const std::atomic<std::uint64_t>& now) {
     before.store(now.load(std::memory_order_relaxed), std::memory_order_relaxed);
@@ -86,7 +86,7 @@ inline SlotStates slot_states(const std::string& directory, const std::string& n
   check_name(name);
   const DirectoryHandle dir(directory, false);
   const OpenFile o = open_file(dir, name);
-  const Segment segment(map_checked(o, directory + "/" + name, PROT_READ, 0));
+  const Segment segment(map_checked(o, directory + "/" + name, PROT_READ, false));
   SlotStates states;
   for (std::uint64_t k = 0; k < segment.capacity; ++k) {
     const std::uint64_t seq = segment.slot(k).seq.load(std::memory_order_acquire);  // pairs with finish_slot
@@ -106,7 +106,7 @@ inline bool unlink_dead(const std::string& directory, const std::string& name, c
     const OpenFile o = open_file(dir, name);
     if (!try_lock(o.file->get(), kProducerLock) || !still_there(dir, name, o.status)) return false;
     LABHUB_FAILPOINT(bury_locked);
-    const auto map = map_checked(o, directory + "/" + name, PROT_READ | PROT_WRITE, 0);
+    const auto map = map_checked(o, directory + "/" + name, PROT_READ | PROT_WRITE, false);
     Header& h = *reinterpret_cast<Header*>(map->base());
     if (instance_id && std::memcmp(instance_id, h.identity.instance_id, 16) != 0) return false;
     end_stream(h, kEnded);

@@ -24,22 +24,21 @@ struct Span {
 
 class Producer : public Endpoint {
  public:
-  Producer(const std::string& directory, const std::string& name, const Shape& shape, std::uint64_t first_seq = 0)
+  Producer(const std::string& directory, const std::string& name, const Shape& shape, std::uint64_t first_seq = 0,
+           Interrupted interrupted = nullptr)
       : sync_(shape.sync) {
     check_name(name);
     path_ = directory + "/" + name;
     name_ = name;
     dir_ = std::make_unique<DirectoryHandle>(directory, true);
-    Claimed c = Creation(*dir_, name, shape, first_seq).run();
+    Claimed c = Creation(*dir_, name, shape, first_seq, looking(interrupted)).run();
     file_ = std::move(c.file);
     status_ = c.status;
     took_over_ = c.took_over;
     segment_ = std::make_unique<Segment>(std::move(c.map));
     begin();
   }
-  ~Producer() {
-    if (!closed() && !forked()) finish();
-  }
+  ~Producer() override { shut(); }
 
   bool took_over() const { return took_over_; }
   bool claimed() const { return claimed_; }
@@ -147,6 +146,7 @@ class Producer : public Endpoint {
                     std::uint64_t& written) {
     InUse guard(*this);
     for (; written < n; ++written) {
+      if (closing()) check(nullptr);
       const HeaderCopy& h = headers[written];
       if (h.seq < head_) throw Fault(Code::invalid_argument, "slot " + str(h.seq) + " of " + path_ + " is written already");
       if (h.nbytes > segment_->slot_nbytes) throw too_large(h.nbytes);
@@ -160,10 +160,8 @@ class Producer : public Endpoint {
     }
   }
 
-  void close() {
-    InUse guard(*this, true);
-    if (!closed() && !forked()) finish();
-  }
+  // From any thread: a wait of another one ends at once, with Code::closed.
+  void close() { close_from_anywhere(header().space.word); }
 
  private:
   void begin() {
@@ -193,12 +191,17 @@ class Producer : public Endpoint {
     futex_wake(h.data.word);  // whatever the bit says: the dead one may have taken it and not come to its wake
   }
 
+  void shut() override {
+    if (file_ && file_->get() >= 0 && !forked()) finish();
+  }
+
   void finish() {  // the lock goes last: as long as we hold it, the path cannot lead to a successor's file
     end_stream(header(), kEnded);
     if (still_there(*dir_, name_, status_)) ::unlinkat(dir_->fd, name_.c_str(), 0);
     LABHUB_FAILPOINT(close_unlinked);
     file_->close();
     LABHUB_FAILPOINT(close_unlocked);
+    dir_.reset();
   }
 
   Fault too_large(std::uint64_t nbytes) const {

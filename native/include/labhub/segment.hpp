@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -165,22 +166,43 @@ struct DirectoryHandle {
   ~DirectoryHandle() { ::close(fd); }
 };
 
+// A ring is allocated, mapped and populated in parts of this many bytes, and `look` is called between two of them. It may
+// throw, for example because of a Ctrl-C; then nothing stays mapped.
+inline constexpr std::uint64_t kPart = 16 * 1024 * 1024;
+using Look = std::function<void()>;
+
 // One mmap. It is unmapped when the last owner lets go, however long after the segment was closed and unlinked. A map
 // keeps its open file description alive, in a forked child too, and an OFD lock lasts as long as its description: so the
 // map has one of its own, which never holds a lock.
 class MemoryMap {
  public:
-  MemoryMap(int fd, std::size_t nbytes, int protection, int extra) : nbytes_(nbytes) {
+  // Takes a map away. Replaced by the bindings, which let other Python threads run meanwhile.
+  using Unmap = void (*)(void*, std::size_t);
+  static Unmap& unmap() {
+    static Unmap f = [](void* base, std::size_t nbytes) { ::munmap(base, nbytes); };
+    return f;
+  }
+
+  MemoryMap(int fd, std::size_t nbytes, int protection, bool populate, const Look& look = {}) : nbytes_(nbytes) {
     const int own = ::open(("/proc/self/fd/" + str(static_cast<std::uint64_t>(fd))).c_str(), O_RDWR | O_CLOEXEC);
     if (own < 0) throw system_fault(errno == ENOENT ? EIO : errno, "cannot open the segment again through", "/proc/self/fd");
-    base_ = ::mmap(nullptr, nbytes, protection, MAP_SHARED | extra, own, 0);
-    const int error = errno;
+    const bool whole = nbytes <= kPart;
+    base_ = ::mmap(nullptr, nbytes, protection, MAP_SHARED | (populate && whole ? MAP_POPULATE : 0), own, 0);
+    int error = base_ == MAP_FAILED ? errno : 0;
+    try {
+      if (!error && populate && !whole) error = populate_parts(own, protection, look);
+    } catch (...) {
+      ::close(own);
+      unmap()(base_, nbytes_);
+      throw;
+    }
     ::close(own);
-    if (base_ == MAP_FAILED)
-      throw system_fault(error, "cannot map " + str(nbytes) + " bytes of", "the segment");
+    if (!error) return;
+    if (base_ != MAP_FAILED) unmap()(base_, nbytes_);
+    throw system_fault(error, "cannot map " + str(nbytes) + " bytes of", "the segment");
   }
   MemoryMap(const MemoryMap&) = delete;
-  ~MemoryMap() { ::munmap(base_, nbytes_); }
+  ~MemoryMap() { unmap()(base_, nbytes_); }
   std::uint8_t* base() const { return static_cast<std::uint8_t*>(base_); }
   std::size_t nbytes() const { return nbytes_; }
   void protect_payload(std::uint64_t offset) {
@@ -189,6 +211,17 @@ class MemoryMap {
   }
 
  private:
+  // Each part takes the place of the one that is there, so that nobody else's map can get between.
+  int populate_parts(int fd, int protection, const Look& look) {
+    for (std::size_t at = 0; at < nbytes_; at += kPart) {
+      if (look) look();
+      const std::size_t n = std::min<std::size_t>(kPart, nbytes_ - at);
+      if (::mmap(base() + at, n, protection, MAP_SHARED | MAP_FIXED | MAP_POPULATE, fd, static_cast<off_t>(at)) == MAP_FAILED)
+        return errno;
+    }
+    return 0;
+  }
+
   void* base_;
   std::size_t nbytes_;
 };
@@ -272,12 +305,21 @@ class Segment {
     return reinterpret_cast<SlotHeader*>(map_->base() + sizeof(Header))[place(i)];
   }
   std::uint8_t* payload(std::uint64_t i) const { return map_->base() + payload_offset + place(i) * stride; }
-  const std::shared_ptr<MemoryMap>& map() const { return map_; }
+  const std::shared_ptr<MemoryMap>& map() const { return map_; }  // empty once it was let go
+  // Let the map go. The header, as it is now, is kept: it can still be read, the slots cannot.
+  std::shared_ptr<MemoryMap> let_go() {
+    if (!map_) return nullptr;
+    kept_ = std::make_unique<Header>();
+    std::memcpy(static_cast<void*>(kept_.get()), header_, sizeof(Header));
+    header_ = kept_.get();
+    return std::move(map_);
+  }
 
   std::uint64_t capacity, slot_nbytes, stride, payload_offset;
 
  private:
   std::shared_ptr<MemoryMap> map_;
+  std::unique_ptr<Header> kept_;
   Header* header_;
   std::uint64_t reciprocal_;
 };
@@ -313,7 +355,8 @@ inline void refuse_holes(const OpenFile& o, const std::string& path) {
 }
 
 inline std::shared_ptr<MemoryMap> map_checked(const OpenFile& o, const std::string& path,
-                                              int protection = PROT_READ | PROT_WRITE, int extra = MAP_POPULATE) {
+                                              int protection = PROT_READ | PROT_WRITE, bool populate = true,
+                                              const Look& look = {}) {
   const auto size = static_cast<std::uint64_t>(o.status.st_size);
   if (size < sizeof(Header))
     throw Fault(Code::incompatible, path + " is too short for a DataBlock segment (" + str(size) + " bytes)")
@@ -325,7 +368,7 @@ inline std::shared_ptr<MemoryMap> map_checked(const OpenFile& o, const std::stri
   const auto& early = *reinterpret_cast<const Header*>(first);
   check_header(early, early.geometry.magic.load(std::memory_order_relaxed), size, path);
   refuse_holes(o, path);
-  auto map = std::make_shared<MemoryMap>(o.file->get(), size, protection, extra);
+  auto map = std::make_shared<MemoryMap>(o.file->get(), size, protection, populate, look);
   const auto& h = *reinterpret_cast<Header*>(map->base());
   // acquire: pairs with the release store of magic by the creator, which comes after all of the geometry
   check_header(h, h.geometry.magic.load(std::memory_order_acquire), size, path);
