@@ -30,7 +30,7 @@ OWN, OWN_PREFIXES = ("time", "seq", "nbytes", "epoch"), ("slot_", "gap_")
 """Arrays of a group that are not fields, unless they have the attribute `FIELD`."""
 EPOCH_NS = {"units": "nanoseconds since 1970-01-01", "calendar": dates.CALENDAR}
 """CF's encoding of times: int64, UTC."""
-FILES = ("zarr.json", "manifest.jsonl")
+FILES = ("zarr.json", "manifest.jsonl", "b3sums.txt")
 """Names in a store that no channel can have."""
 LONGEST_NAME = 255
 """Most bytes of a name in a file system."""
