@@ -26,7 +26,7 @@ from tests.datablock.test_arrow import VALUES
 from tests.datablock.test_dates import VALUES as TIMES
 from tests.datablock.test_dates import values_of as times_of
 from tests.datablock.test_table import ATTRIBUTES, HARD, values_of
-from tests.recording.stores import make
+from tests.upgrade.stores import before_tables as make
 
 
 @pytest.fixture
