@@ -116,7 +116,7 @@ def _tell(store: Path, proof: Proof) -> None:
     say(f"run: {run}, part {proof.part}, begun {proof.began or 'at an unknown time'}")
     state = "complete" if proof.complete else "not complete"
     said = f", {len(proof.unfinished)} unfinished files that do not count" if proof.unfinished else ""
-    say(f"{state}: {proof.commits} commits, {proof.n_chunks} files in the manifest (version {proof.version}){said}")
+    say(f"{state}: {proof.commits} commits, {proof.n_chunks} chunks, manifest of version {proof.version}{said}")
 
 
 def _watch(recording: Recording, seconds: float | None, ending: Ending) -> None:

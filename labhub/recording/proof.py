@@ -60,8 +60,10 @@ class Proof:
         Who signed it (Ed25519, hex).
     own : bool
         Whether that is this user.
-    n_chunks, nbytes : int
-        Files that were compared with the manifest, and their size (in bytes). Version 1 has no metadata in it.
+    n_chunks : int
+        Chunks that were compared with the manifest.
+    nbytes : int
+        Size of all files that were compared with it, which in version 1 are the chunks (in bytes).
     damaged : tuple of str
         What is wrong: one line for each file, beginning with its name. Files that the manifest does not know are
         among them.
@@ -72,7 +74,7 @@ class Proof:
     began : str
         When it began, by the clock of the recorder (ISO 8601, UTC).
     part : int
-        The how manieth store of the recording this is, from 1 on.
+        Which of the stores of a split recording this is, counted from 1.
     commits : int
         How often it was signed.
     n_files : int
@@ -339,7 +341,7 @@ def _proof(
         complete=account.complete,
         public_key=account.public_key,
         own=account.public_key == signing_key().verify_key.encode().hex(),
-        n_chunks=len(account.files),
+        n_chunks=sum(name.rpartition("/")[2] != ROOT for name in account.files),
         nbytes=counted[0],
         damaged=tuple(named),
         title=str(facts.get("title", "")),

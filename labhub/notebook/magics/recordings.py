@@ -56,7 +56,7 @@ class RecordingMagics(SessionMagics):
                 store, *channels = options.words
                 hub = self.session.hub(options.name)
                 self.session.recording = hub.record(
-                    *channels, store=store, title=options.title, compression=options.compression
+                    *channels, store=store, title=_unquoted(options.title), compression=options.compression
                 )
                 return self.session.recording
             case "mark":
@@ -114,6 +114,11 @@ class RecordingMagics(SessionMagics):
         if recording is None:
             raise UsageError("nothing is recorded; begin with: %hub_record start run42.zarr pump.*")
         return recording
+
+
+def _unquoted(text: str) -> str:
+    """Return a text without the quotes around it, which IPython leaves where they are."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
 
 
 def _speed(text: str) -> float | None:
