@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 
 LONGEST_PATH = 4096
 """Most bytes of a name with all its directories, as in Linux."""
+LARGEST_FILE = 1 << 32
+"""Most bytes of a chunk in a store, and so of a slot that can be recorded."""
 LARGEST_JSON = 256 * 1024 * 1024
 """Most bytes of a metadata file."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

@@ -26,7 +26,7 @@ import nacl.exceptions
 from nacl.signing import SigningKey, VerifyKey
 
 from labhub.errors import DamagedStore, NotARecording
-from labhub.recording.inside import check_inside, open_inside, parsed
+from labhub.recording.inside import LARGEST_FILE, check_inside, open_inside, parsed
 from labhub.words import quoted
 
 MANIFEST = "manifest.jsonl"
@@ -310,7 +310,7 @@ class _Reader:
             name = check_inside(entry[self._named])
             found = pending.setdefault(name, [])
             if entry["blake3"] is not None:
-                found.append((str(entry["blake3"]), int(entry["nbytes"])))
+                found.append((str(entry["blake3"]), _length(entry["nbytes"])))
             elif found:
                 found.pop()
             else:
@@ -347,6 +347,12 @@ def _lines(store: Path) -> Iterator[bytes]:
                 yield line
     except OSError as error:
         raise DamagedStore(f"{store / MANIFEST}: {error.strerror}", path=str(store)) from None
+
+
+def _length(nbytes: Any) -> int:
+    if not isinstance(nbytes, int) or not 0 <= nbytes <= LARGEST_FILE:
+        raise ValueError(f"a file of {quoted(nbytes)} bytes is none of a recording")
+    return nbytes
 
 
 def _announced(body: dict[str, Any], before: str) -> bytes:

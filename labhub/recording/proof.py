@@ -344,15 +344,19 @@ def _proof(
         n_chunks=sum(name.rpartition("/")[2] != ROOT for name in account.files),
         nbytes=counted[0],
         damaged=tuple(named),
-        title=str(facts.get("title", "")),
-        run_id=str(facts.get("run_id", "")),
-        began=str(facts.get("begun", "")),
+        title=_text(facts.get("title")),
+        run_id=_text(facts.get("run_id")),
+        began=_text(facts.get("begun")),
         part=part if isinstance(part, int) else 1,
         commits=account.commits,
         n_files=counted[1],
         version=account.version,
         unfinished=tuple(sorted(unfinished)),
     )
+
+
+def _text(said: Any) -> str:
+    return said if isinstance(said, str) else ""
 
 
 def _old_facts(root: bytes) -> dict[str, Any]:

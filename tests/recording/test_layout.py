@@ -196,6 +196,8 @@ def test_every_dtype_comes_back(hub: Hub, store: Path, dtype: str, shape: tuple[
         ("x", Schema(np.dtype([("a" * 100, [("b" * 100, [("c" * 100, "f8")])])])), "302 bytes"),
         ("zarr.json", Schema(np.dtype("f8")), "another name"),
         ("manifest.jsonl", Schema(np.dtype("f8")), "another name"),
+        ("b3sums.txt", Schema(np.dtype("f8")), "another name"),
+        ("x", Schema(np.dtype("f8"), (1 << 30,)), "divide it"),
         ("a/b", Schema(np.dtype("f8")), "cannot name a channel"),
         (".", Schema(np.dtype("f8")), "cannot name a channel"),
         ("", Schema(np.dtype("f8")), "cannot name a channel"),

@@ -16,6 +16,7 @@ import labhub
 from labhub.errors import DamagedStore, InvalidArgument, LabHubError, NotARecording, UntrustedSigner
 from labhub.hub import Hub
 from labhub.recording import verify
+from labhub.recording.inside import LARGEST_FILE
 from labhub.recording.manifest import LONGEST_LINE, MANIFEST, ROOT
 from labhub.recording.proof import signing_key
 from labhub.recording.reading import stored_channels
@@ -217,10 +218,12 @@ DEEP = 5000
         b"x" * (LONGEST_LINE + 1),
         b'{"commit":0,"blake3":' + b"9" * 5000 + b"}",
         b'{"file":"a","blake3":"0","nbytes":Infinity}',
+        b'{"file":"a","blake3":"0","nbytes":1e308}',
+        b'{"file":"a","blake3":"0","nbytes":-1}',
         b"\0" * 100,
         b'"file"',
     ],
-    ids=range(9),
+    ids=range(11),
 )
 @pytest.mark.parametrize("where", [0, 1, -1])
 def test_a_line_that_is_deep_or_long_is_refused(hub: Hub, store: Path, line: bytes, where: int) -> None:
@@ -291,6 +294,13 @@ def test_a_chunk_longer_than_it_was_signed_is_not_read(hub: Hub, store: Path) ->
     assert verify(store).damaged == ("x/value/c/0: was changed after it had been recorded",)
     with labhub.replay(store, hub=hub, speed=1e6) as replay, pytest.raises(DamagedStore, match="was changed"):
         replay.wait(timeout=10)
+
+
+def test_a_file_that_is_said_to_be_huge_is_refused_before_it_is_read(hub: Hub, store: Path) -> None:
+    signed_anew(store, more=[claim("x/huge") | {"nbytes": LARGEST_FILE + 1}])
+    for read in (verify, lambda path: labhub.replay(path, hub=hub, key="any")):
+        with pytest.raises(DamagedStore, match="is none of a recording"):
+            read(store)
 
 
 def test_an_empty_store_of_a_stranger_holds_nothing(hub: Hub, store: Path) -> None:
