@@ -376,6 +376,24 @@ class DamagedStore(LabHubError, ValueError):
     path: str
 
 
+class UntrustedSigner(DamagedStore, PermissionError):
+    """A recording is signed by somebody else than it is to be; the message says by whom, and how to take it anyway.
+
+    Attributes
+    ----------
+    path : str
+        The recording.
+    signer : str
+        Who signed it (Ed25519, hex).
+    """
+
+    signer: str
+
+    def __new__(cls, *args: object, **_facts: object) -> Self:
+        """Make it as the `OSError` that it is; by itself, Python would look at `ValueError` first."""
+        return PermissionError.__new__(cls, *args)
+
+
 class RecordingError(LabHubError, OSError):
     """A recording, or one of its channels, could not go on; what was committed before is readable.
 

@@ -20,7 +20,7 @@ from labhub.errors import ClosedError
 from labhub.words import one_line, size
 
 if TYPE_CHECKING:
-    from labhub.recording import Recording, RecordingStatus
+    from labhub.recording import Proof, Recording, RecordingStatus
 
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 LOOK_INTERVAL = 0.25
@@ -55,6 +55,7 @@ def record(
     compression: Annotated[
         Literal["zstd", "none"], typer.Option("--compression", help="How chunks are packed.")
     ] = "zstd",
+    title: Annotated[str, typer.Option("--title", help="What it is called; signed, and shown by verify.")] = "",
     broker: Broker = "default",
     as_json: Annotated[bool, typer.Option("--json", help="Print what became of it as JSON, for scripts.")] = False,
 ) -> None:
@@ -67,7 +68,12 @@ def record(
     splitting = nbytes_of(split_size)
     with Ending() as ending, connect(broker) as hub:
         with hub.record(
-            *channels, store=store, split_nbytes=splitting, split_seconds=split_seconds, compression=compression
+            *channels,
+            store=store,
+            split_nbytes=splitting,
+            split_seconds=split_seconds,
+            compression=compression,
+            title=title,
         ) as recording:
             _watch(recording, seconds, ending)
         status = recording.status
@@ -79,24 +85,38 @@ def record(
 
 def verify(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="The recording.")],
-    key: Annotated[str, typer.Option("--key", metavar="HEX", help="Who must have signed it.")] = "",
+    key: Annotated[
+        str, typer.Option("--key", metavar="HEX", help="Who must have signed it; whoever did unless given.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object, for scripts.")] = False,
 ) -> None:
-    """Prove that a recording is what was recorded, or name the damaged chunks. Exit code 1 if it is damaged."""
+    """Prove that a recording is what was recorded, or name what was changed. Exit code 1 if anything was."""
     from labhub.recording import verify as prove
 
     proof = prove(store, key or None)
     if as_json:
         write_json(asdict(proof) | {"path": str(proof.path), "good": proof.good})
     else:
-        whose = "you" if proof.own else proof.public_key
-        cut = "" if proof.complete else ", which was cut off (what was committed before is all there)"
-        for line in proof.damaged:
-            say(line)
-        verdict = "is what was recorded" if proof.good else "is DAMAGED"
-        say(f"{store} {verdict}: {proof.n_chunks} chunks, {proof.nbytes} bytes, signed by {whose}{cut}")
+        _tell(store, proof)
     if not proof.good:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _tell(store: Path, proof: Proof) -> None:
+    """Say what is wrong, and what is proven of which recording by whom."""
+    for line in proof.damaged:
+        say(line)
+    whose = "you" if proof.own else f"{proof.public_key}, which is not your key"
+    cut = "" if proof.complete else ", which was cut off (what was committed before is all there)"
+    verdict = "is what was recorded" if proof.good else "is DAMAGED"
+    say(f"{store} {verdict}: {proof.n_files} files, {proof.nbytes} bytes, signed by {whose}{cut}")
+    if proof.title:
+        say(f"title: {proof.title}")
+    run = proof.run_id or "none (a recording of an earlier labhub)"
+    say(f"run: {run}, part {proof.part}, begun {proof.began or 'at an unknown time'}")
+    state = "complete" if proof.complete else "not complete"
+    said = f", {len(proof.unfinished)} unfinished files that do not count" if proof.unfinished else ""
+    say(f"{state}: {proof.commits} commits, {proof.n_chunks} chunks, manifest of version {proof.version}{said}")
 
 
 def _watch(recording: Recording, seconds: float | None, ending: Ending) -> None:

@@ -53,6 +53,10 @@ def replay(
         Literal["s", "ms", "us", "ns"] | None,
         typer.Option("--time-unit", help="Unit of times that are numbers, where they do not tell it themselves."),
     ] = None,
+    key: Annotated[
+        str,
+        typer.Option("--key", metavar="HEX", help="Who signed the recording, if it was not you; any: whoever did."),
+    ] = "",
     broker: Broker = "default",
 ) -> None:
     """Turn a recording into live channels again, until its end or Ctrl-C. Exit code 1 if a channel failed."""
@@ -65,7 +69,9 @@ def replay(
     pace = speed_of(speed)
     console = Console(stderr=True)
     logging.getLogger("labhub.replaying").addHandler(logging.NullHandler())  # what it says is shown here
-    start = partial(play, speed=pace, name=name or None, prefix=prefix, times=times, time_unit=time_unit)
+    start = partial(
+        play, speed=pace, name=name or None, prefix=prefix, times=times, time_unit=time_unit, key=key or None
+    )
     with Ending() as ending, connect(broker) as hub:
         with (
             start(source, *channels or (), hub=hub) as running,

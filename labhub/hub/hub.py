@@ -12,7 +12,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-from labhub.arguments import checked_choice, checked_flag, checked_path, checked_positive
+from labhub.arguments import checked_choice, checked_flag, checked_path, checked_positive, checked_text
 from labhub.bound import Bound, connect_line
 from labhub.datablock.config import Checksum, checksum_policy_of, nanoseconds
 from labhub.datablock.consumer import Mode, Start
@@ -433,6 +433,7 @@ class Hub(Bound):
         split_seconds: float | None = None,
         follow: bool = True,
         compression: Literal["zstd", "none"] = "zstd",
+        title: str = "",
     ) -> Recording:
         """Record channels into a Zarr v3 store that ``xarray.open_zarr(store, group=channel)`` reads, without labhub.
 
@@ -453,6 +454,8 @@ class Hub(Bound):
             Go on when a channel ends and comes back; else the recording ends with the last channel.
         compression : {"zstd", "none"}
             zstd, as zarr does by default, or nothing, for rates that are near those of the disk.
+        title : str
+            What the recording is called. It is signed with the rest, and ``labhub verify`` shows it.
 
         Returns
         -------
@@ -476,6 +479,7 @@ class Hub(Bound):
         checked_path("store", store)
         checked_flag("follow", follow)
         checked_choice("compression", compression, ("zstd", "none"))
+        checked_text("title", title)
         for name, value, unit in (("split_nbytes", split_nbytes, "bytes"), ("split_seconds", split_seconds, "seconds")):
             if value is not None:
                 checked_positive(name, value, unit)
@@ -493,6 +497,7 @@ class Hub(Bound):
             split_seconds=split_seconds,
             follow=follow,
             compression=compression,
+            title=title,
         )
 
     def schema(self, channel: str) -> Schema | None:

@@ -19,6 +19,7 @@ from labhub.datablock.batch import Batch
 from labhub.datablock.table import FIELD, GAP, SEQ, SLOT, UNITS, Column, along_time, layout_of, seq_of
 from labhub.errors import InvalidArgument
 from labhub.names import check_name
+from labhub.recording.inside import LARGEST_FILE
 from labhub.schema import TIME, Schema
 
 CONVENTIONS = "CF-1.12"
@@ -30,7 +31,7 @@ OWN, OWN_PREFIXES = ("time", "seq", "nbytes", "epoch"), ("slot_", "gap_")
 """Arrays of a group that are not fields, unless they have the attribute `FIELD`."""
 EPOCH_NS = {"units": "nanoseconds since 1970-01-01", "calendar": dates.CALENDAR}
 """CF's encoding of times: int64, UTC."""
-FILES = ("zarr.json", "manifest.jsonl")
+FILES = ("zarr.json", "manifest.jsonl", "b3sums.txt")
 """Names in a store that no channel can have."""
 LONGEST_NAME = 255
 """Most bytes of a name in a file system."""
@@ -144,6 +145,10 @@ def check_storable(channel: str, schema: Schema) -> None:
     if channel in FILES:
         raise InvalidArgument(
             f"a channel named {channel!r} cannot be recorded: a store has a file of that name; give it another name"
+        )
+    if schema.slot_nbytes > LARGEST_FILE:
+        raise InvalidArgument(
+            f"a slot of {channel!r} has {schema.slot_nbytes} bytes, one in a store at most {LARGEST_FILE}; divide it"
         )
     for column in layout_of(schema).columns:
         _check_storable(channel, column)

@@ -1,111 +1,48 @@
-"""The manifest of a store: the BLAKE3 of each chunk, signed with Ed25519 at each commit.
-
-``manifest.jsonl`` has one JSON object per line. A line ``{"chunk", "blake3", "nbytes"}`` stands there before its chunk
-does; with ``null`` for both it takes the last such line back, because the chunk could not be written. A line
-``{"commit", "root", "blake3", "signature", ...}`` makes everything before it count: `root` is the BLAKE3 of the
-``zarr.json`` that is then put in place, `blake3` that of all lines before this one, and the signature is that of the
-line without it.
-"""
+"""What a recording proves: that each of its files is what was signed, by whom, and which recording it is."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
-from dataclasses import dataclass, field
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import blake3
-import nacl.exceptions
-from nacl.signing import SigningKey, VerifyKey
+from nacl.signing import SigningKey
 
-from labhub.errors import DamagedStore
+from labhub.datablock import dates
+from labhub.errors import DamagedStore, InvalidArgument, UntrustedSigner
+from labhub.recording.inside import LARGEST_JSON, entries, open_inside, parsed, read_inside
+from labhub.recording.manifest import MANIFEST, ROOT, Account, read_manifest
+from labhub.recording.sums import SUMS, listed
+from labhub.telling import Advice
 from labhub.transport.curve import CLIENT_KEY, load_key
+from labhub.words import quoted
 
-MANIFEST = "manifest.jsonl"
-ROOT = "zarr.json"
 ROOT_DAMAGED = f"{ROOT}: is not the one that was signed"
+CHANGED = "was changed after it had been recorded"
+ANY = "any"
+"""The `key` that takes a recording whoever signed it."""
 PURPOSE = "labhub 2026 recording signature"
 """Context of BLAKE3's key derivation (section 2.3 of its paper): the signature key is of use for nothing else."""
+RESERVE = ".reserve"
+ADDED = ("clock_epochs", "clock_offset_ns", "recording_error")
+"""Attributes of a group that the root's metadata have, and in version 1 not the group's own."""
+MOST_NAMED = 1000
+"""So many damages are named, and the others counted."""
+BLOCK = 1024 * 1024
+_PARTIAL = re.compile(r"(?:^|/)(?:\.[^/]+|[^/]+\.[0-9a-f]{32})\.partial$")
+"""Names under which a file is written before it is renamed, by labhub and by zarr-python."""
 
 
 def signing_key() -> SigningKey:
     """Return this user's Ed25519 key: derived from the client key, so that ``labhub key export`` carries it along."""
     secret = load_key(CLIENT_KEY).secret.encode()
     return SigningKey(blake3.blake3(secret, derive_key_context=PURPOSE).digest())
-
-
-class Manifest:
-    """The manifest of a store that is being written.
-
-    Parameters
-    ----------
-    store : Path
-        The store; it has no manifest yet.
-    key : SigningKey
-        Signs each commit.
-    """
-
-    def __init__(self, store: Path, key: SigningKey) -> None:
-        self._path = store / MANIFEST
-        self._file = self._path.open("xb", buffering=0)
-        self._key = key
-        self._hash = blake3.blake3()
-        self._commits = 0
-        self._sizes: dict[str, int] = {}
-        self._failed: list[str] = []
-        self.nbytes = 0
-
-    def chunk(self, key: str, data: Any) -> None:
-        """Note a chunk that is about to be written, perhaps anew."""
-        self.nbytes += len(data) - self._sizes.get(key, 0)
-        self._sizes[key] = len(data)
-        self._append({"chunk": key, "blake3": blake3.blake3(data).hexdigest(), "nbytes": len(data)})
-
-    def take_back(self, key: str) -> None:
-        """Say that a chunk could not be written after all; it is noted with the next commit, which may have space."""
-        self._failed.append(key)
-
-    def commit(self, root: bytes, **facts: object) -> None:
-        """Sign everything so far, together with the root metadata that is about to be put in place."""
-        while self._failed:
-            self._append({"chunk": self._failed[-1], "blake3": None, "nbytes": None})
-            self._failed.pop()
-        body = {
-            "commit": self._commits,
-            "root": blake3.blake3(root).hexdigest(),
-            "blake3": self._hash.hexdigest(),
-            "public_key": self._key.verify_key.encode().hex(),
-            **facts,
-        }
-        signature = self._key.sign(_canonical(body)).signature.hex()
-        self._append({**body, "signature": signature})
-        self._commits += 1
-
-    @property
-    def in_place(self) -> bool:
-        """Whether it is still found in its store: not if that was removed, moved or replaced meanwhile."""
-        try:
-            return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
-        except OSError:
-            return False
-
-    def close(self) -> None:
-        """Close the file. Twice is harmless."""
-        self._file.close()
-
-    def _append(self, line: dict[str, object]) -> None:
-        text = _canonical(line) + b"\n"
-        end = self._file.tell()
-        try:
-            if self._file.write(text) != len(text):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), MANIFEST)
-        except OSError:
-            self._file.seek(end)
-            self._file.truncate()
-            raise
-        self._hash.update(text)
 
 
 @dataclass(frozen=True)
@@ -117,16 +54,35 @@ class Proof:
     path : Path
         The store.
     complete : bool
-        Whether it was closed in order; False if the recorder was killed. What was committed before is proven all the
-        same.
+        Whether it was closed in order; False if the recorder was killed, or still records. What was committed before
+        is proven all the same.
     public_key : str
         Who signed it (Ed25519, hex).
     own : bool
         Whether that is this user.
-    n_chunks, nbytes : int
-        Chunks that were compared with the manifest, and their size (in bytes).
+    n_chunks : int
+        Chunks that were compared with the manifest.
+    nbytes : int
+        Size of all files that were compared with it, which in version 1 are the chunks (in bytes).
     damaged : tuple of str
-        What is wrong: one line for each chunk or file, beginning with its name.
+        What is wrong: one line for each file, beginning with its name. Files that the manifest does not know are
+        among them.
+    title : str
+        What the recording was called by who made it.
+    run_id : str
+        The same for all parts of one recording, and for no other; empty in version 1.
+    began : str
+        When it began, by the clock of the recorder (ISO 8601, UTC).
+    part : int
+        Which of the stores of a split recording this is, counted from 1.
+    commits : int
+        How often it was signed.
+    n_files : int
+        All files that are accounted for, with root metadata, manifest and list of sums.
+    version : int
+        Of the manifest.
+    unfinished : tuple of str
+        Files that were on their way when the recorder was killed. They count for nothing, and are not proven.
     """
 
     path: Path
@@ -136,36 +92,36 @@ class Proof:
     n_chunks: int
     nbytes: int
     damaged: tuple[str, ...] = ()
+    title: str = ""
+    run_id: str = ""
+    began: str = ""
+    part: int = 1
+    commits: int = 0
+    n_files: int = 0
+    version: int = 1
+    unfinished: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
-        """Whether everything that was committed is there, unchanged."""
+        """Whether everything that was committed is there, unchanged, and nothing else is."""
         return not self.damaged
 
     def __bool__(self) -> bool:
         return self.good
 
 
-@dataclass
-class _Read:
-    """What the manifest says, as it is read from the first line to the last."""
-
-    chunks: dict[str, set[str]] = field(default_factory=dict)
-    roots: list[str] = field(default_factory=list)
-    keys: set[str] = field(default_factory=set)
-    complete: bool = False
-    damaged: list[str] = field(default_factory=list)
-
-
-def verify(store: str | Path, public_key: str | None = None) -> Proof:
+def verify(store: str | Path, key: str | None = None, *, public_key: str | None = None) -> Proof:
     """Prove that a recording is what was recorded, or name what was damaged.
 
     Parameters
     ----------
     store : path
         The store.
+    key : str, optional
+        Who must have signed it (Ed25519, hex). Unless given, or with ``"any"``, whoever did: compare `Proof.public_key`
+        or `Proof.own`.
     public_key : str, optional
-        Who must have signed it (Ed25519, hex); whoever did unless given.
+        The former name of `key`.
 
     Returns
     -------
@@ -176,105 +132,258 @@ def verify(store: str | Path, public_key: str | None = None) -> Proof:
     ------
     NotARecording
         There is no recording at that path.
+    UntrustedSigner
+        It is signed by somebody else.
     DamagedStore
-        The manifest itself is damaged, or signed by somebody else.
+        The manifest itself is damaged.
     """
     from labhub.recording.reading import check_ours
 
+    if public_key is not None:
+        warnings.warn("verify(public_key=...) is called key= now", DeprecationWarning, stacklevel=2)
+    wanted = check_key(key if public_key is None else public_key)
     path = check_ours(store)
-    read = _read_manifest(path)
-    if len(read.keys) != 1:
-        raise DamagedStore(f"{path}: its manifest is signed by {len(read.keys)} keys instead of one", path=str(path))
-    (signer,) = read.keys
-    if public_key is not None and signer != str(public_key).lower():
-        raise DamagedStore(f"{path} is signed by {signer}, not by {public_key}", path=str(path))
-    nbytes = 0
-    for key, hashes in read.chunks.items():
-        nbytes += _compare(path, key, hashes, read.damaged)
-    if not _root_is_signed(path, read):
-        read.damaged.append(ROOT_DAMAGED)
-    own = signer == signing_key().verify_key.encode().hex()
-    return Proof(path, read.complete, signer, own, len(read.chunks), nbytes, tuple(sorted(read.damaged)))
+    account = read_manifest(path)
+    if wanted not in (None, ANY):
+        check_signer(path, account, wanted)
+    root = read_inside(path, ROOT, LARGEST_JSON)
+    damaged = [] if account.root_is_signed(root) else [ROOT_DAMAGED]
+    nbytes = sum(_compare(path, name, found, damaged) for name, found in account.files.items())
+    known = set(account.files) | {ROOT, MANIFEST}
+    if account.version == 1:
+        known |= _compare_old_metadata(path, root, account, damaged)
+    if account.complete and account.version > 1:
+        known.add(SUMS)
+        _compare_sums(path, root, account, damaged)
+    unfinished = _look_for_others(path, known, account, damaged)
+    return _proof(path, account, root, (nbytes, len(known)), damaged, unfinished)
 
 
-def signed_chunks(path: Path) -> dict[str, set[str]]:
-    """Return the BLAKE3 that each chunk of a recording may have; two where it was being rewritten at a sudden end.
+def check_key(key: Any) -> str | None:
+    """Return the key of a signer in lower case, `ANY` or None; `InvalidArgument` for anything else."""
+    if key is None:
+        return None
+    text = key.strip().lower() if isinstance(key, str) else ""
+    if text == ANY or re.fullmatch(r"[0-9a-f]{64}", text):
+        return text
+    form = "the signer's key, 64 hex digits as labhub verify shows it, or 'any'"
+    raise InvalidArgument(f"key is {form}, not {quoted(key)}")
+
+
+def check_signer(path: Path, account: Account, key: str | None) -> None:
+    """Raise unless a recording is signed by a key; by this user's unless one is given.
 
     Raises
     ------
+    UntrustedSigner
+    """
+    wanted = key or signing_key().verify_key.encode().hex()
+    signer = account.public_key
+    if wanted in (ANY, signer):
+        return
+    if key:
+        raise UntrustedSigner(f"{path} is signed by {signer}, not by {key}", path=str(path), signer=signer)
+    raise UntrustedSigner(
+        f"{path} is signed by {signer}, which is not your key. If that is the key of who recorded it, ",
+        advice=Advice(
+            f"name it: key={signer!r}; key='any' takes whoever signed it",
+            f"name it: --key {signer}; --key any takes whoever signed it",
+            f"name it: --key {signer}; --key any takes whoever signed it",
+        ),
+        path=str(path),
+        signer=signer,
+    )
+
+
+def proven(path: Path, name: str, found: dict[str, int]) -> bytes:
+    """Read a file of a recording that is one of those that were signed.
+
+    Raises
+    ------
+    ValueError
+        It is another one.
+    OSError
+        It cannot be read.
+    """
+    try:
+        data = read_inside(path, name, max(found.values(), default=0))
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ValueError(CHANGED if found else "is not in the manifest") from None
+        raise
+    if blake3.blake3(data).hexdigest() not in found:
+        raise ValueError(CHANGED)
+    return data
+
+
+def _compare(path: Path, name: str, found: dict[str, int], damaged: list[str]) -> int:
+    """Compare one file with its hashes; return its size."""
+    try:
+        with open_inside(path, name) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size not in found.values() or _digest(file, size) not in found:
+                damaged.append(f"{name}: {CHANGED}")
+            return size
+    except OSError as error:
+        damaged.append(f"{name}: {error.strerror}")
+        return 0
+
+
+def _digest(file: Any, size: int) -> str:
+    """Return the BLAKE3 of an open file, block by block, and of no more than its size was."""
+    hashed = blake3.blake3()
+    while size >= 0 and (block := file.read(BLOCK)):
+        hashed.update(block)
+        size -= len(block)
+    return hashed.hexdigest()
+
+
+def _compare_sums(path: Path, root: bytes, account: Account, damaged: list[str]) -> None:
+    files = {name: next(iter(found)) for name, found in account.files.items()}
+    files |= {ROOT: blake3.blake3(root).hexdigest(), MANIFEST: account.digest}
+    expected = listed(files)
+    try:
+        if read_inside(path, SUMS, len(expected)) != expected:
+            damaged.append(f"{SUMS}: {CHANGED}")
+    except OSError as error:
+        damaged.append(f"{SUMS}: {error.strerror}")
+
+
+def _look_for_others(path: Path, known: set[str], account: Account, damaged: list[str]) -> list[str]:
+    """Name what lies in a store and is not known; return what was on its way when the recorder was killed."""
+    unfinished: list[str] = []
+    directories = account.directories | {"/".join(name.split("/")[:k]) for name in known for k in _depths(name)}
+    for name, regular in _entries(path, directories, damaged):
+        if name in known:
+            continue
+        if not account.complete and regular and _is_unfinished(path, name, account):
+            unfinished.append(name)
+        else:
+            damaged.append(f"{name}: is not in the manifest{'' if regular or name[-1] == '/' else ', and no file'}")
+    return unfinished
+
+
+def _entries(path: Path, directories: set[str], damaged: list[str]) -> Iterator[tuple[str, bool]]:
+    try:
+        yield from entries(path, directories)
+    except OSError as error:
+        damaged.append(f"{error.filename if isinstance(error.filename, str) else path.name}: {error.strerror}")
+
+
+def _depths(name: str) -> range:
+    return range(1, name.count("/") + 1)
+
+
+def _is_unfinished(path: Path, name: str, account: Account) -> bool:
+    if name in (RESERVE, SUMS) or _PARTIAL.search(name):
+        return True
+    if name not in account.begun:
+        return False
+    wrong: list[str] = []
+    _compare(path, name, account.begun[name], wrong)
+    return account.version == 1 or not wrong
+
+
+def _compare_old_metadata(path: Path, root: bytes, account: Account, damaged: list[str]) -> set[str]:
+    """Compare the metadata of a store of version 1, whose manifest has only those of the root, with these.
+
+    Returns
+    -------
+    set of str
+        Their names.
+    """
+    try:
+        nodes = dict(parsed(root)["consolidated_metadata"]["metadata"])
+        given_up = {name for name, node in nodes.items() if "recording_error" in node["attributes"]}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        damaged.append(ROOT_DAMAGED)
+        return set()
+    known = set()
+    for node, signed in nodes.items():
+        name = f"{node}/{ROOT}"
+        known.add(name)
+        try:
+            found = parsed(read_inside(path, name, LARGEST_JSON))
+            if not _was_that(found, signed, account.complete):
+                damaged.append(f"{name}: {CHANGED}")
+        except OSError as error:
+            damaged.append(f"{name}: {error.strerror}")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            damaged.append(f"{name}: {CHANGED}")
+    # Arrays of a channel that ended early were forgotten by the root metadata, and nothing reads them.
+    return known | {f"{name}{ROOT}" for name, _ in entries(path, given_up) if name.endswith("/") and "/" in name[:-1]}
+
+
+def _was_that(found: dict[str, Any], signed: dict[str, Any], complete: bool) -> bool:
+    """Whether the metadata of a node, as they were written when it was begun, became those that were signed."""
+    first, then = ({**node, "attributes": dict(node["attributes"])} for node in (found, signed))
+    for node in first, then:
+        if "shape" not in node:
+            for name in ADDED:
+                node["attributes"].pop(name, None)
+        elif not complete:
+            node["shape"] = node["shape"][1:]
+    if not complete and dates.DTYPE in then["attributes"] and "shape" in then:
+        first["attributes"] = then["attributes"]  # they were others until a date came that CF cannot tell
+    return first == then
+
+
+def _proof(
+    path: Path, account: Account, root: bytes, counted: tuple[int, int], damaged: list[str], unfinished: list[str]
+) -> Proof:
+    facts = account.facts or _old_facts(root)
+    part = facts.get("part", 1)
+    named = sorted(damaged)
+    if len(named) > MOST_NAMED:
+        named[MOST_NAMED:] = [f"and {len(named) - MOST_NAMED} more"]
+    return Proof(
+        path=path,
+        complete=account.complete,
+        public_key=account.public_key,
+        own=account.public_key == signing_key().verify_key.encode().hex(),
+        n_chunks=sum(name.rpartition("/")[2] != ROOT for name in account.files),
+        nbytes=counted[0],
+        damaged=tuple(named),
+        title=_text(facts.get("title")),
+        run_id=_text(facts.get("run_id")),
+        began=_text(facts.get("begun")),
+        part=part if isinstance(part, int) else 1,
+        commits=account.commits,
+        n_files=counted[1],
+        version=account.version,
+        unfinished=tuple(sorted(unfinished)),
+    )
+
+
+def _text(said: Any) -> str:
+    return said if isinstance(said, str) else ""
+
+
+def _old_facts(root: bytes) -> dict[str, Any]:
+    """What a store of version 1 says of itself in its root metadata, which are signed."""
+    try:
+        said = parsed(root)["attributes"]["labhub_recording"]
+        return {"begun": said.get("begun", ""), "part": said.get("part", 1)}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def signed_account(path: Path, key: str | None) -> tuple[Account, bytes]:
+    """Return what a recording's manifest says, and its root metadata, if both can be trusted.
+
+    Raises
+    ------
+    UntrustedSigner
+        It is not signed by `key`; by this user unless given.
     DamagedStore
         The manifest or the root metadata are not what was signed.
     """
-    read = _read_manifest(path)
-    if not _root_is_signed(path, read):
-        raise DamagedStore(f"{path}: {ROOT_DAMAGED}", path=str(path))
-    return read.chunks
-
-
-def _root_is_signed(path: Path, read: _Read) -> bool:
-    root = blake3.blake3((path / ROOT).read_bytes()).hexdigest()
-    # Killed between the signature and the renaming, a store still has the root of the commit before.
-    return root in (read.roots[-1:] if read.complete else read.roots[-2:])
-
-
-def _read_manifest(path: Path) -> _Read:
-    read, running = _Read(), blake3.blake3()
-    pending: dict[str, list[str]] = {}
-    lines = (path / MANIFEST).read_bytes().splitlines(keepends=True)
-    for number, line in enumerate(lines, 1):
-        try:
-            entry = json.loads(line)
-            if "chunk" in entry:
-                _note(pending.setdefault(str(entry["chunk"]), []), entry["blake3"])
-            else:
-                _check_commit(entry, running.hexdigest())
-                read.chunks |= {key: {hashes[-1]} for key, hashes in pending.items() if hashes}
-                pending = {}
-                read.roots.append(str(entry["root"]))
-                read.keys.add(str(entry["public_key"]))
-                read.complete = bool(entry.get("final"))
-        except (ValueError, KeyError, TypeError, AttributeError, nacl.exceptions.BadSignatureError) as error:
-            if number == len(lines) and not line.endswith(b"\n"):
-                break  # the recorder was killed, or its disk full, in the middle of this line
-            raise DamagedStore(f"{path / MANIFEST}, line {number}: {error or 'is damaged'}", path=str(path)) from None
-        running.update(line)
-    if not read.roots:
-        raise DamagedStore(f"{path / MANIFEST} holds no signed commit", path=str(path))
-    # A chunk that was being written anew when the recorder died may hold either.
-    for key, hashes in pending.items():
-        if key in read.chunks:
-            read.chunks[key].update(hashes)
-    return read
-
-
-def _note(hashes: list[str], new: str | None) -> None:
-    """Note what a chunk is to become, or that it did not."""
-    if new is not None:
-        hashes.append(str(new))
-    elif not hashes:
-        raise ValueError("takes back a chunk that was not announced")
-    else:
-        hashes.pop()
-
-
-def _check_commit(entry: dict[str, Any], before: str) -> None:
-    body = {key: value for key, value in entry.items() if key != "signature"}
-    if body["blake3"] != before:
-        raise ValueError("does not follow from the lines before it")
-    VerifyKey(bytes.fromhex(body["public_key"])).verify(_canonical(body), bytes.fromhex(entry["signature"]))
-
-
-def _compare(path: Path, key: str, hashes: set[str], damaged: list[str]) -> int:
-    """Compare one chunk with its hashes; return its size."""
+    account = read_manifest(path)
+    check_signer(path, account, key)
     try:
-        data = (path / key).read_bytes()
+        root = read_inside(path, ROOT, LARGEST_JSON)
     except OSError as error:
-        damaged.append(f"{key}: {error.strerror}")
-        return 0
-    if blake3.blake3(data).hexdigest() not in hashes:
-        damaged.append(f"{key}: was changed after it had been recorded")
-    return len(data)
-
-
-def _canonical(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        raise DamagedStore(f"{path}: {ROOT}: {error.strerror}", path=str(path)) from None
+    if not account.root_is_signed(root):
+        raise DamagedStore(f"{path}: {ROOT_DAMAGED}", path=str(path))
+    return account, root

@@ -7,6 +7,7 @@ import platform
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from labhub.recording.store import RecordingStore
 from labhub.recording.writer import Queue, Writer
 from labhub.tables import html_facts
 from labhub.tasks import Task
-from labhub.words import size
+from labhub.words import quoted, size
 
 if TYPE_CHECKING:
     from labhub.hub import Hub
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 QUEUE_NBYTES = 256 * 1024 * 1024
 TICK = 0.1
+LONGEST_TITLE = 1000
+"""Most bytes of a title: each store of the recording begins with it."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,10 @@ class Recording(Bound):
         follow: bool = True,
         compression: Literal["zstd", "none"] = "zstd",
         memory: int = QUEUE_NBYTES,
+        title: str = "",
     ) -> None:
         _check_options(channels, split_nbytes, split_seconds, compression)
+        _check_title(title)
         self.path = Path(path)
         self._compression = compression
         self._queue = Queue(memory)
@@ -110,7 +115,7 @@ class Recording(Bound):
         self._refused = attached.refused
         self.channels = tuple(info.name for info, _ in attached.consumers)
         try:
-            self._provenance = _provenance(hub, self._refused)
+            self._provenance = _provenance(hub, self._refused, title)
             written = {info.name: (consumer.schema, _source(info, consumer)) for info, consumer in attached.consumers}
             self._writer = Writer(self._open_store, written, split_nbytes, split_seconds)
         except BaseException:
@@ -311,6 +316,15 @@ def _check_options(channels: Sequence[object], split_nbytes: Any, split_seconds:
             raise InvalidArgument(f"{name} is a positive number of {unit}, not {value!r}")
 
 
+def _check_title(title: object) -> None:
+    if not isinstance(title, str) or len(title.encode(errors="replace")) > LONGEST_TITLE:
+        raise InvalidArgument(f"title is a text of at most {LONGEST_TITLE} bytes, not {quoted(title)}")
+    try:
+        title.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"title holds what UTF-8 cannot hold: {error}") from None
+
+
 def _free_nbytes(directory: Path) -> int:
     """Return the free space where a store is written; 0 if that was removed."""
     try:
@@ -331,9 +345,11 @@ def _source(info: ChannelInfo, consumer: Consumer) -> dict[str, Any]:
     return group_attrs(consumer.schema, own)
 
 
-def _provenance(hub: Hub, refused: dict[str, LabHubError]) -> dict[str, Any]:
+def _provenance(hub: Hub, refused: dict[str, LabHubError], title: str) -> dict[str, Any]:
     versions = {name: version(name) for name in ("numpy", "zarr")} | {"labhub": labhub.__version__}
     return {
+        "run_id": uuid.uuid4().hex,
+        "title": title,
         "begun": datetime.now(UTC).isoformat(),
         "hostname": platform.node(),
         "platform": platform.platform(),

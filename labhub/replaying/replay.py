@@ -69,6 +69,7 @@ def replay(
     prefix: str = "",
     times: Literal["original", "now"] = "original",
     time_unit: Literal["s", "ms", "us", "ns"] | None = None,
+    key: str | None = None,
 ) -> Replay:
     """Turn a recording into live channels again.
 
@@ -101,6 +102,9 @@ def replay(
     time_unit : {"s", "ms", "us", "ns"}, optional
         Unit of a ``time`` that is numbers. Unless given, fractional numbers are seconds, and integers are of the unit
         in which they are times of the years 2000 to 2099; other integers are refused.
+    key : str, optional
+        Who signed the recording (Ed25519, hex), as for `labhub.recording.verify`: this user unless given.
+        ``"any"`` plays it whoever signed it.
 
     Returns
     -------
@@ -112,6 +116,10 @@ def replay(
     NotARecording, ChannelNotFound, InvalidArgument
         There is nothing (of that name) to replay, or a time or number is missing or out of range: the message has the
         row and the column. No channel was opened then.
+    UntrustedSigner
+        Somebody else signed the recording.
+    DamagedStore
+        The recording is not what was signed.
     ChannelBusy
         A channel of that name lives; see `prefix`.
     BrokerUnreachable
@@ -125,7 +133,7 @@ def replay(
     for pattern in channels:
         checked_text("a channel to replay", pattern)
     hub = given_or_default(hub)
-    tracks = tracks_of(source, channels, name, time_unit)
+    tracks = tracks_of(source, channels, name, time_unit, key)
     if not tracks.names:
         raise InvalidArgument("the recording holds no slots")
     return Replay(tracks, hub, speed, prefix, times)

@@ -19,6 +19,8 @@ from labhub.replaying.times import TimeUnit
 from labhub.replaying.tracks import Block, Track
 from labhub.words import did_you_mean
 
+TABLES = (".csv", ".parquet", ".pq")
+"""Suffixes of files that are no recordings."""
 UNNAMED = "replay"
 """Name of the channel of a source that has none."""
 
@@ -44,7 +46,9 @@ class Tracks:
         return [*(track.channel for track in self.good), *self.errors]
 
 
-def tracks_of(source: Any, channels: tuple[str, ...], name: str | None, unit: TimeUnit | None) -> Tracks:
+def tracks_of(
+    source: Any, channels: tuple[str, ...], name: str | None, unit: TimeUnit | None, key: str | None = None
+) -> Tracks:
     """Find what a source holds.
 
     Parameters
@@ -57,9 +61,13 @@ def tracks_of(source: Any, channels: tuple[str, ...], name: str | None, unit: Ti
         Name of the channel for a source that has none of its own.
     unit : str or None
         Unit of times that are numbers.
+    key : str or None
+        Who must have signed a recording, or ``"any"``; this user unless given.
 
     Raises
     ------
+    UntrustedSigner
+        A recording is signed by somebody else.
     NotARecording
         There is nothing of that kind at a path.
     ChannelNotFound
@@ -67,7 +75,7 @@ def tracks_of(source: Any, channels: tuple[str, ...], name: str | None, unit: Ti
     InvalidArgument
         A table without times, for example.
     """
-    tracks = _all_tracks(source, name, unit)
+    tracks = _all_tracks(source, name, unit, key)
     if not channels:
         return tracks
     wanted: set[str] = set()
@@ -81,15 +89,18 @@ def tracks_of(source: Any, channels: tuple[str, ...], name: str | None, unit: Ti
     return Tracks(good, {k: error for k, error in tracks.errors.items() if k in wanted})
 
 
-def _all_tracks(source: Any, name: str | None, unit: TimeUnit | None) -> Tracks:
-    if isinstance(source, str | os.PathLike):
+def _all_tracks(source: Any, name: str | None, unit: TimeUnit | None, key: str | None) -> Tracks:
+    is_path = isinstance(source, str | os.PathLike)
+    if key is not None and not (is_path and Path(source).suffix.lower() not in TABLES):
+        raise InvalidArgument("only a recording is signed; leave key= out for tables and datasets")
+    if is_path:
         path = Path(source)
         match path.suffix.lower():
             case ".csv":
                 return Tracks([csv_track(path, name or path.stem, unit)])
             case ".parquet" | ".pq":
                 return Tracks([arrow_track(parquet_table(path), name or path.stem, unit)])
-        return _recorded(path, unit)
+        return _recorded(path, unit, key)
     match _kind_of(source):
         case ("pandas", "DataFrame"):
             return Tracks([frame_track(source, name or _named(source.attrs), unit)])
@@ -124,10 +135,10 @@ def _named(attrs: Any) -> str:
     return said if NAME.fullmatch(said) else UNNAMED
 
 
-def _recorded(path: Path, unit: TimeUnit | None) -> Tracks:
+def _recorded(path: Path, unit: TimeUnit | None, key: str | None) -> Tracks:
     """Return the channels of a recording, each judged for itself."""
     tracks = Tracks([])
-    for stored in stored_channels(path):
+    for stored in stored_channels(path, key):
         if stored.n_slots:
             try:
                 tracks.good.append(_stored_track(stored))

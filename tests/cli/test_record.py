@@ -74,10 +74,12 @@ def test_a_line_that_is_typed_becomes_a_marker(producer, store, wait_until):
 
 
 def test_it_stops_by_itself_and_is_proven(producer, store, labhub):
-    done = labhub("record", "pump", "-o", str(store), "--seconds", "0.3")
+    done = labhub("record", "pump", "-o", str(store), "--seconds", "0.3", "--title", "pump 3, new valve")
     assert (done.returncode, done.stderr) == (0, "")
     proven = labhub("verify", str(store))
     assert proven.returncode == 0
+    assert "title: pump 3, new valve\nrun: " in proven.stdout
+    assert "\ncomplete: " in proven.stdout
     assert "is what was recorded" in proven.stdout
     assert "signed by you" in proven.stdout
     (store / "zarr.json").write_text((store / "zarr.json").read_text().replace("bar", "psi").replace("pump", "pomp"))

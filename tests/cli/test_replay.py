@@ -8,6 +8,7 @@ import pytest
 
 from labhub.hub import connect
 from tests.cli.conftest import COMMAND
+from tests.recording.strangers import STRANGERS_KEY, signed_anew
 
 
 @pytest.fixture
@@ -92,3 +93,19 @@ def test_wrong_words(table, labhub, words, code, message):
     done = labhub("replay", *(str(table) if w == "THERMO" else w for w in words))
     assert done.returncode == code
     assert message in done.stderr
+
+
+def test_a_recording_of_somebody_else_is_played_when_its_signer_is_named(broker, tmp_path, labhub):
+    store = tmp_path / "run.zarr"
+    with connect() as hub, hub.producer("x", dtype="f8") as p, hub.record("x", store=store):
+        p.write(1.0)
+    signed_anew(store)
+    refused = labhub("replay", str(store))
+    assert refused.returncode != 0
+    assert f"is signed by {STRANGERS_KEY}, which is not your key" in refused.stderr
+    assert f"--key {STRANGERS_KEY}" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert f"signed by {STRANGERS_KEY}, which is not your key" in labhub("verify", str(store)).stdout
+    for key in (STRANGERS_KEY, "any"):
+        done = labhub("replay", str(store), "--key", key, "--speed", "100")
+        assert (done.returncode, done.stdout) == (0, "x: 1 of 1 slots replayed\n")

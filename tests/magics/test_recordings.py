@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 from labhub.hub import connect
+from labhub.recording import verify
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +66,16 @@ def test_wrong_words_are_one_line(
 ) -> None:
     assert run(line) is None
     assert message in capsys.readouterr().err
+
+
+def test_a_title_is_signed_and_a_signer_can_be_named(run: Callable[[str], Any]) -> None:
+    with connect() as hub:
+        with hub.producer("pump", dtype="f8") as p:
+            run('%hub_record start run.zarr pump --title "pump 3, new valve"')
+            p.write(1.0)
+            run("%hub_record stop")
+        proof = verify("run.zarr")
+        assert proof.title == "pump 3, new valve"
+        replay = run(f"%hub_replay start run.zarr --prefix old. --key {proof.public_key}")
+        assert replay.wait(timeout=10)
+        run("%hub_replay stop")

@@ -26,7 +26,7 @@ from tests.datablock.test_arrow import VALUES
 from tests.datablock.test_dates import VALUES as TIMES
 from tests.datablock.test_dates import values_of as times_of
 from tests.datablock.test_table import ATTRIBUTES, HARD, values_of
-from tests.recording.stores import make
+from tests.upgrade.stores import before_tables as make
 
 
 @pytest.fixture
@@ -196,6 +196,8 @@ def test_every_dtype_comes_back(hub: Hub, store: Path, dtype: str, shape: tuple[
         ("x", Schema(np.dtype([("a" * 100, [("b" * 100, [("c" * 100, "f8")])])])), "302 bytes"),
         ("zarr.json", Schema(np.dtype("f8")), "another name"),
         ("manifest.jsonl", Schema(np.dtype("f8")), "another name"),
+        ("b3sums.txt", Schema(np.dtype("f8")), "another name"),
+        ("x", Schema(np.dtype("f8"), (1 << 30,)), "divide it"),
         ("a/b", Schema(np.dtype("f8")), "cannot name a channel"),
         (".", Schema(np.dtype("f8")), "cannot name a channel"),
         ("", Schema(np.dtype("f8")), "cannot name a channel"),
@@ -242,9 +244,11 @@ def test_a_store_of_a_later_version_is_refused(hub: Hub, store: Path) -> None:
 def test_a_store_of_an_earlier_version_is_read(hub: Hub, tmp_path: Path) -> None:
     shutil.unpack_archive(Path(make.__file__).with_name("before_tables.zip"), tmp_path)
     store = tmp_path / make.STORE.name
-    assert verify(store).complete
+    proof = verify(store)
+    assert proof
+    assert proof.complete
     assert opened(store, "log")["seq_"].values.tolist() == [10, 11, 12]
-    for channel in stored_channels(store):
+    for channel in stored_channels(store, proof.public_key):
         schema = make.SCHEMAS[channel.name]
         expected = make.slots(channel.name)
         assert channel.schema == schema
@@ -254,7 +258,7 @@ def test_a_store_of_an_earlier_version_is_read(hub: Hub, tmp_path: Path) -> None
         assert [leaf.path for leaf in leaves(data.dtype)] == [leaf.path for leaf in leaves(expected.dtype)]
         for one, other in zip(values_of(schema, data), values_of(schema, expected), strict=True):
             assert same(one, other)
-    with labhub.replay(store, hub=hub, speed=None) as replay:
+    with labhub.replay(store, hub=hub, speed=None, key=proof.public_key) as replay:
         batches = {
             name: next(hub.consumer(name, mode="lossless", start="oldest").batches(min_slots=3, timeout=10))
             for name in make.SCHEMAS

@@ -31,7 +31,7 @@ UNSTORABLE: dict[str, Any] = {
     "subarray of longdouble": [("a", np.longdouble, (2,))],
     "nested long name": [("x" * 150, [("y" * 150, "f8")])],
 }
-OWN_FILES = ("zarr.json", "manifest.jsonl")
+OWN_FILES = ("zarr.json", "manifest.jsonl", "b3sums.txt")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from labhub.errors import DamagedStore, NotARecording
 from labhub.hub import Hub
 from labhub.recording import verify
-from labhub.recording.proof import MANIFEST, ROOT
+from labhub.recording.manifest import MANIFEST, ROOT
 
 
 @pytest.fixture

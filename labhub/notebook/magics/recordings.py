@@ -28,6 +28,7 @@ class RecordingMagics(SessionMagics):
     @argument(
         "--compression", default="zstd", choices=("zstd", "none"), help="how chunks are packed; zstd unless given"
     )
+    @argument("--title", default="", help="what the recording is called, under the signature")
     @broker_name()
     @line_magic
     @one_line_errors
@@ -54,7 +55,9 @@ class RecordingMagics(SessionMagics):
                     raise UsageError(f"{running.path} is being recorded; end it with: %hub_record stop")
                 store, *channels = options.words
                 hub = self.session.hub(options.name)
-                self.session.recording = hub.record(*channels, store=store, compression=options.compression)
+                self.session.recording = hub.record(
+                    *channels, store=store, title=_unquoted(options.title), compression=options.compression
+                )
                 return self.session.recording
             case "mark":
                 recording = self._needed(running)
@@ -71,6 +74,7 @@ class RecordingMagics(SessionMagics):
     @argument("action", nargs="?", default="status", metavar="|".join(REPLAY_ACTIONS), help="status unless given")
     @argument("words", nargs="*", help="start: the recording (or a CSV or Parquet file), and channels or patterns")
     @argument("--speed", default="1", metavar="X", help="so many times as fast as it was; max: as its readers read")
+    @argument("--key", default=None, metavar="HEX", help="who signed it, if it was not you; any: whoever did")
     @argument("--prefix", default="", metavar="P", help="what to put before each name")
     @broker_name()
     @line_magic
@@ -95,7 +99,9 @@ class RecordingMagics(SessionMagics):
                     running.stop()
                 source, *channels = options.words
                 hub, speed = self.session.hub(options.name), _speed(options.speed)
-                self.session.replay = replay(source, *channels, hub=hub, speed=speed, prefix=options.prefix)
+                self.session.replay = replay(
+                    source, *channels, hub=hub, speed=speed, prefix=options.prefix, key=options.key
+                )
                 return self.session.replay
             case "stop" if running is not None:
                 running.stop()
@@ -108,6 +114,11 @@ class RecordingMagics(SessionMagics):
         if recording is None:
             raise UsageError("nothing is recorded; begin with: %hub_record start run42.zarr pump.*")
         return recording
+
+
+def _unquoted(text: str) -> str:
+    """Return a text without the quotes around it, which IPython leaves where they are."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
 
 
 def _speed(text: str) -> float | None:

@@ -1,7 +1,6 @@
 """Make `before_tables.zarr`: a recording as labhub wrote it before names, units and dates had one description.
 
-It was run once, at 0323d94, as ``python tests/recording/stores/make.py``; what it made is kept, so that newer versions
-go on reading it. `slots` says what it holds.
+It was run once, at 0323d94; what it made is kept, so that newer versions go on reading it. `slots` says what it holds.
 """
 
 from __future__ import annotations
