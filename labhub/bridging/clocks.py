@@ -12,7 +12,7 @@ import zenoh
 
 from labhub.bridging.network import query
 from labhub.bridging.wire import Address
-from labhub.errors import BridgeError
+from labhub.errors import BridgeError, ProtocolError
 from labhub.tasks import contained
 
 SAMPLES = 8
@@ -106,7 +106,7 @@ class Clocks:
             asked = time.time_ns()
             try:
                 answer = query(self._session, key)
-            except BridgeError:
+            except (BridgeError, ProtocolError):
                 answer = None
             if answer is None or len(answer) != _TIMES.size:
                 unanswered += 1

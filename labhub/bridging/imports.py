@@ -236,7 +236,7 @@ class Import:
 
     def _take(self, sample: zenoh.Sample) -> None:
         copy, offer = self._copy, self._offer
-        attachment = b"" if sample.attachment is None else bytes(sample.attachment)
+        attachment = b"" if sample.attachment is None else sample.attachment
         head = wire.decode(attachment, b"", None)
         if offer is not None and head.run != offer.run and offer.run in self._tokens:
             return  # of a second bridge on the same hub, which exports the same
@@ -255,7 +255,7 @@ class Import:
                 return
         if head.message.first_seq > copy.next_seq + wire.MAX_GAP:
             raise ProtocolError(f"seq {head.message.first_seq} after {copy.next_seq}")
-        message = wire.decode(attachment, bytes(sample.payload), copy.schema.slot_nbytes).message
+        message = wire.decode(attachment, sample.payload, copy.schema.slot_nbytes).message
         if message.end:
             copy.lose_until(message.first_seq)
             self._end()

@@ -11,8 +11,10 @@ from typing import Any
 
 import zenoh
 
-from labhub.errors import BridgeError, InvalidArgument
+from labhub.bridging.wire import MAX_OFFER_NBYTES, MAX_REFUSAL_NBYTES
+from labhub.errors import BridgeError, InvalidArgument, ProtocolError
 from labhub.telling import Advice
+from labhub.words import visible
 
 PROBE_TIMEOUT = 2.0
 """How long an endpoint that is not connected is tried, to find out why (in seconds)."""
@@ -95,17 +97,33 @@ def query(session: zenoh.Session, key: str, parameters: dict[str, str] | None = 
     ------
     BridgeError
         There are only refusals; the message is what the first of them says.
+    ProtocolError
+        The answer is longer than any labhub's.
     """
     selector = zenoh.Selector(key, parameters or {})
     refusal = ""
     for reply in session.get(selector, timeout=QUERY_TIMEOUT):
         if reply.ok is not None:
-            return bytes(reply.ok.payload)
+            return limited(reply.ok.payload)
         if reply.err is not None:
-            refusal = refusal or bytes(reply.err.payload).decode(errors="replace")
+            refusal = refusal or refused(reply.err.payload)
     if refusal:
         raise BridgeError(refusal)
     return None
+
+
+def limited(payload: zenoh.ZBytes) -> bytes:
+    """Return what somebody has answered, unless it is longer than any answer is."""
+    if len(payload) > MAX_OFFER_NBYTES:
+        raise ProtocolError(f"an answer of {len(payload)} bytes; no labhub sends more than {MAX_OFFER_NBYTES}")
+    return bytes(payload)
+
+
+def refused(payload: zenoh.ZBytes) -> str:
+    """Return the words of a refusal, if they are not too many."""
+    if len(payload) > MAX_OFFER_NBYTES:
+        return "more than this labhub reads"
+    return visible(bytes(payload)[:MAX_REFUSAL_NBYTES].decode(errors="replace")) or "no"
 
 
 def diagnose(endpoint: str, config: zenoh.Config) -> str:

@@ -11,7 +11,7 @@ import pytest
 import zenoh
 
 from labhub.bridging.network import configuration, open_session
-from labhub.bridging.wire import VERSION, Address, Message
+from labhub.bridging.wire import _HEAD, VERSION, Address, Message
 from labhub.datablock.batch import SLOT_HEADER
 from labhub.datablock.config import ChecksumPolicy
 from labhub.schema import Schema
@@ -86,6 +86,22 @@ BAD_OFFERS = {
     "huge seq": {"resume": 1 << 62},
     "version": {"version": VERSION + 1},
     "not a number": {"capacity": "many"},
+    "version of long ago": {"version": 0},
+    "largest axis": {"schema": '{"dtype":"<f8","shape":[9223372036854775807]}'},
+    "dtype of tomorrow": {"schema": '{"dtype":"bfloat16","shape":[]}'},
+    "instance of capitals": {"instance": "AB" * 16},
+    "run of no digits": {"run": "zz" * 8},
+    "negative epoch": {"epoch": -1},
+    "large epoch": {"epoch": 1 << 40},
+    "negative generation": {"generation": -1},
+    "large generation": {"generation": 1 << 64},
+    "negative capacity": {"capacity": -5},
+    "largest capacity": {"capacity": (1 << 63) - 1},
+    "long path": {"path": [HUB] * 1000},
+    "long hub on the way": {"path": ["x" * 1000]},
+    "long host": {"host": "x" * 1000},
+    "long boot id": {"boot_id": "x" * 1000},
+    "long": {"schema": '{"dtype":"<f8","shape":[],"attrs":{"note":"' + "x" * 300_000 + '"}}'},
     "endless": {"schema": Schema.infer(dtype="f8").to_json().replace("[]", "[" * 2000 + "]" * 2000)},
 }
 
@@ -120,7 +136,34 @@ def test_a_bad_offer_is_refused_and_asked_for_again_and_the_others_arrive(import
     assert there.find("bad").capacity == 64
 
 
-@pytest.mark.parametrize("attachment", [b"", b"\xff" * 500, bytes(72)], ids=["none", "noise", "zeros"])
+WORDS_OF_A_NEWER_ONE = {
+    "checksum": {"checksum_policy": "sometimes"},
+    "version": {"version": VERSION + 1},
+    "dtype": {"schema": '{"dtype":"bfloat16","shape":[]}'},
+}
+
+
+@pytest.mark.parametrize("changes", WORDS_OF_A_NEWER_ONE.values(), ids=WORDS_OF_A_NEWER_ONE.keys())
+def test_what_a_newer_labhub_may_say_is_refused_with_what_to_do(importing, wait_until, changes) -> None:
+    _, back, other = importing
+    other.export("x", offer(**changes))
+    wait_until(lambda: state(back, "x") == "refused", PATIENCE)
+    assert "update the " in back.status.imports[0].detail
+    assert "here" in back.status.imports[0].detail
+
+
+def test_fields_that_a_newer_labhub_adds_are_no_trouble(importing, wait_until) -> None:
+    _, back, other = importing
+    other.export("x", offer(compression="zstd"))
+    wait_until(lambda: state(back, "x") == "receiving", PATIENCE)
+
+
+ANNOUNCES_MUCH = _HEAD.pack(VERSION, 0, 4_000, 1, 0, bytes(8), b"\x11" * 16, 2, 2) + b"x"
+
+
+@pytest.mark.parametrize(
+    "attachment", [b"", b"\xff" * 500, bytes(72), ANNOUNCES_MUCH], ids=["none", "noise", "zeros", "announces much"]
+)
 def test_a_bad_message_does_not_end_the_channel(importing, wait_until, attachment) -> None:
     there, back, other = importing
     other.export("x", offer())
