@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import zenoh
 
 from labhub.bridging.wire import MAX_OFFER_NBYTES, MAX_REFUSAL_NBYTES
-from labhub.errors import BridgeError, InvalidArgument, ProtocolError
+from labhub.errors import BridgeError, InvalidArgument, LabHubError, ProtocolError
+from labhub.tasks import contained
 from labhub.telling import Advice
 from labhub.words import visible
 
@@ -110,6 +111,37 @@ def query(session: zenoh.Session, key: str, parameters: dict[str, str] | None = 
     if refusal:
         raise BridgeError(refusal)
     return None
+
+
+def ask(
+    session: zenoh.Session, key: str, parameters: dict[str, str], answered: Callable[[bytes | LabHubError | None], None]
+) -> None:
+    """Ask as `query` does, and do not wait.
+
+    Parameters
+    ----------
+    answered : callable
+        Called in a thread of Zenoh's, so it must not wait: with an answer, with an error of `query`'s, or with None if
+        nobody answers in time. What it is called with first counts.
+    """
+    refusals: list[LabHubError] = []
+
+    def heard(reply: zenoh.Reply) -> None:
+        with contained("bridge", key):
+            if reply.ok is not None:
+                try:
+                    answered(limited(reply.ok.payload))
+                except ProtocolError as error:
+                    answered(error)
+            elif reply.err is not None and not refusals:
+                refusals.append(BridgeError(refused(reply.err.payload)))
+
+    def over() -> None:
+        with contained("bridge", key):
+            answered(refusals[0] if refusals else None)
+
+    handler = zenoh.handlers.Callback(heard, over, indirect=False)
+    session.get(zenoh.Selector(key, parameters), handler, timeout=QUERY_TIMEOUT)
 
 
 def limited(payload: zenoh.ZBytes) -> bytes:

@@ -95,8 +95,8 @@ class Address(NamedTuple):
 def parse_token(key: str) -> tuple[Address, str] | None:
     """Read the key of a liveliness token: whose it is, and of which run; None if it is none."""
     match key.split("/"):
-        case [root, site, hub, channel, "alive", run] if (
-            root == ROOT and NAME.fullmatch(site) and NAME.fullmatch(channel)
+        case [root, site, hub, channel, "alive", run] if root == ROOT and all(
+            map(NAME.fullmatch, (site, hub, channel, run))
         ):
             return Address(site, hub, channel), run
     return None
