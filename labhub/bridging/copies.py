@@ -11,7 +11,7 @@ from labhub.bridging.clocks import Offset
 from labhub.bridging.wire import Address, Message, Offer, policy_of
 from labhub.datablock.location import segment_directory
 from labhub.datablock.producer import DataBlockProducer, open_producer
-from labhub.errors import ChannelBusy, ExportConflict, InvalidArgument, ProtocolError
+from labhub.errors import ChannelBusy, ExportConflict, InvalidArgument, LabHubError, ProtocolError
 from labhub.hub import Hub
 from labhub.hub.holder import describe_process
 from labhub.schema import Schema
@@ -97,12 +97,21 @@ class Copy:
         }
         return {"origin": self._origin | clock}
 
-    def set_clock(self, offset: Offset) -> Future[None] | None:
-        """Tell the broker what the clock there says now, if that is another thing than before; its answer."""
-        if self.clock is not None and not offset.contradicts(self.clock):
-            return None
+    def set_clock(self, offset: Offset) -> None:
+        """Tell the broker what the clock there says now, if that is another thing than before."""
+        before = self.clock
+        if before is not None and not offset.contradicts(before):
+            return
+
+        def noted(answer: Future[None]) -> None:
+            if answer.cancelled() or answer.exception() is not None:
+                self.clock = before  # it is told the next time
+
         self.clock = offset
-        return self._hub.amend(self._block, self._notes())
+        try:
+            self._hub.amend(self._block, self._notes()).add_done_callback(noted)
+        except LabHubError:
+            self.clock = before
 
     def write(self, message: Message) -> int:
         """Write what is new of a message; how many slots that is."""

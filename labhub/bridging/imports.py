@@ -249,6 +249,8 @@ class Imports:
         with self._lock:
             imports = list(self._imports.values())
         for imported in imports:
+            imported.hush()  # the network waits for none of them any more, while one after the other is closed
+        for imported in imports:
             with contained("imports", str(imported.address)):
                 imported.close()
         for crew in self._crews:

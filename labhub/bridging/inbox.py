@@ -91,11 +91,15 @@ class Inbox(Generic[T]):
             self._asking = asking
             self._questions.changed.notify_all()
 
+    def clear(self) -> None:
+        """Forget what is there, and that an answer is expected."""
+        self.ask(False)
+        while self.take() is not None:
+            pass
+
     def close(self) -> None:
-        """Take nothing more, and forget what is there."""
+        """Add nothing more; what is there can still be taken."""
         self.ask(False)
         with self._questions.changed:
             self._closed = True
-            self._questions.held_nbytes -= sum(nbytes for _, nbytes in self._items)
-            self._items.clear()
             self._questions.changed.notify_all()

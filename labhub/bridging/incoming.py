@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,7 @@ from labhub.bridging.clocks import Offset
 from labhub.bridging.copies import Copy, schema_of
 from labhub.bridging.crew import Job
 from labhub.bridging.inbox import Inbox
-from labhub.bridging.network import ask
+from labhub.bridging.network import ask, nbytes_of
 from labhub.bridging.room import NoRoom, ring_nbytes
 from labhub.bridging.shared import Shared
 from labhub.bridging.status import ImportStatus
@@ -39,6 +38,8 @@ ANSWER_PATIENCE = 5.0
 """How long after its time an answer is waited for, should even the news fail that there is none (in seconds)."""
 CLOCK_PATIENCE = 7.0
 """How long a channel waits for a look at the clock of its machine, before it appears without (in seconds)."""
+LAST_WRITES = 2.0
+"""How long the end of an import goes on writing what has arrived (in seconds)."""
 MAX_RUNS = 64
 """Most bridges that may export one channel of one hub at a time."""
 AT_REST = ("refused", "conflict", "loop", "left out")
@@ -139,7 +140,7 @@ class Import:
 
     def _arrived(self, sample: zenoh.Sample) -> None:
         with contained("import", str(self.address)):
-            self._inbox.put(sample, _nbytes(sample))
+            self._inbox.put(sample, nbytes_of(sample))
             self._crew.wake(self._job)
 
     def _answer_came(self, number: int, answer: bytes | LabHubError | None) -> None:
@@ -292,22 +293,8 @@ class Import:
             self._offer = agreed[0]
             self._say("receiving", changed)
             return
-        copy = self._copy
-        if copy is None or offset is None:
-            return
-        before = copy.clock
-
-        def noted(answer: Future[None]) -> None:
-            if answer.cancelled() or answer.exception() is not None:
-                copy.clock = before  # it is told the next time
-
-        try:
-            answer = copy.set_clock(offset)
-        except LabHubError:
-            copy.clock = before
-        else:
-            if answer is not None:
-                answer.add_done_callback(noted)
+        if self._copy is not None and offset is not None:
+            self._copy.set_clock(offset)
 
     def _rescue(self, copy: Copy, offer: Offer) -> None:
         """Write what the other side has forgotten, but which came while it was asked."""
@@ -371,7 +358,7 @@ class Import:
         self._asked_for = sample
         if not again:
             self._unanswered = 0
-        self._inbox.put_back(sample, _nbytes(sample))
+        self._inbox.put_back(sample, nbytes_of(sample))
         self._ask()
         return True
 
@@ -384,18 +371,22 @@ class Import:
             copy.close()
         self._room.give_back(self.address)
 
-    def close(self) -> None:
-        """End it; the local channel ends with it."""
+    def hush(self) -> None:
+        """Take nothing more from the network, and let it wait for nothing here."""
         self._inbox.close()
+
+    def close(self) -> None:
+        """End it; the local channel ends with it, and with what has arrived."""
+        self.hush()
         with contextlib.suppress(zenoh.ZError):
             self._subscriber.undeclare()
             self._token.undeclare()
         self._lookers.stop(self._look_job, 10.0)
         self._crew.stop(self._job, 10.0)
-        self._inbox.close()
+        deadline = time.monotonic() + LAST_WRITES
+        while not (self._question or self._agreed) and time.monotonic() < deadline:
+            if (sample := self._inbox.take()) is None:
+                break
+            self._try(partial(self._take, sample))
+        self._inbox.clear()
         self._end()
-
-
-def _nbytes(sample: zenoh.Sample) -> int:
-    """Return what a message takes while it waits (in bytes)."""
-    return len(sample.payload) + (0 if sample.attachment is None else len(sample.attachment))

@@ -144,6 +144,11 @@ def ask(
     session.get(zenoh.Selector(key, parameters), handler, timeout=QUERY_TIMEOUT)
 
 
+def nbytes_of(sample: zenoh.Sample) -> int:
+    """Return what a message takes while it waits (in bytes)."""
+    return len(sample.payload) + (0 if sample.attachment is None else len(sample.attachment))
+
+
 def limited(payload: zenoh.ZBytes) -> bytes:
     """Return what somebody has answered, unless it is longer than any answer is."""
     if len(payload) > MAX_OFFER_NBYTES:
