@@ -37,7 +37,7 @@ class Room:
         self._lock = threading.Lock()
 
     def take(self, whose: Hashable, capacity: int, slot_nbytes: int) -> None:
-        """Reserve memory for a ring.
+        """Reserve memory for a ring, instead of what the same one had.
 
         Raises
         ------
@@ -51,6 +51,7 @@ class Room:
             allowed = f"max_nbytes allows {size(self._max_nbytes)} for all imported channels; give the bridge more"
             raise SegmentSpaceError(f"its ring takes {size(nbytes)}, and {allowed}")
         with self._lock:
+            self._taken.pop(whose, None)
             if why := self._refusal(nbytes):
                 raise NoRoom(why)
             self._taken[whose] = nbytes
