@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from labhub.hub import Hub
 
 DEFAULT_BUFFER_NBYTES = 64 * 1024 * 1024
+DEFAULT_MAX_CHANNELS = 256
+DEFAULT_MAX_NBYTES = 4 * 1024 * 1024 * 1024
 
 
 def bridge(
@@ -28,6 +30,8 @@ def bridge(
     hub: Hub | None = None,
     reexport: bool = False,
     buffer_nbytes: int = DEFAULT_BUFFER_NBYTES,
+    max_channels: int = DEFAULT_MAX_CHANNELS,
+    max_nbytes: int = DEFAULT_MAX_NBYTES,
 ) -> Bridge:
     """Join this machine's hub with others over the network.
 
@@ -54,6 +58,10 @@ def bridge(
         Offer channels that were imported, too.
     buffer_nbytes : int
         How much of each lossless channel to keep for a network that stalls or is cut (in bytes).
+    max_channels : int
+        Most channels to import at a time; others are left out until one ends, which `Bridge.status` shows.
+    max_nbytes : int
+        Most shared memory for all imported channels (in bytes); they never take more than half of what others leave.
 
     Returns
     -------
@@ -96,6 +104,8 @@ def bridge(
         hub=given_or_default(hub),
         reexport=reexport,
         buffer_nbytes=buffer_nbytes,
+        max_channels=max_channels,
+        max_nbytes=max_nbytes,
     )
 
 

@@ -6,13 +6,13 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import zenoh
 
 from labhub.bridging.network import query
 from labhub.bridging.wire import Address
-from labhub.errors import BridgeError
+from labhub.errors import BridgeError, ProtocolError
 from labhub.tasks import contained
 
 SAMPLES = 8
@@ -21,6 +21,9 @@ MOST_UNANSWERED = 2
 """A machine is mute that has left so many questions without an answer: one may be late where packets are lost."""
 KEEP = 30.0
 """For how long a measurement is believed (in seconds)."""
+
+MOST_MACHINES = 1024
+"""Of so many machines the clock is remembered."""
 
 _TIMES = struct.Struct("<qq")
 
@@ -81,18 +84,25 @@ class Clocks:
         self._session = session
         self._clock = clock
         self._known: dict[str, tuple[float, Offset]] = {}
+        self._mute: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def offset(self, address: Address) -> Offset | None:
         """Return the offset of a machine's clock, measured unless it was a moment ago; None if it is mute."""
+        key = address.clock
         with self._lock:
-            known = self._known.get(address.clock)
+            known, mute = self._known.get(key), self._mute.get(key)
             if known is not None and self._clock() - known[0] < KEEP:
                 return known[1]
-            measured = self._measure(address.clock)
-            if measured is not None:
-                self._known[address.clock] = self._clock(), measured
-            return measured
+            if mute is not None and self._clock() - mute < KEEP / 8:
+                return None
+        measured = self._measure(key)
+        with self._lock:
+            if measured is None:
+                _put(self._mute, key, self._clock())
+            else:
+                _put(self._known, key, (self._clock(), measured))
+        return measured
 
     def known(self, address: Address) -> Offset | None:
         """Return the last measurement, however old; None if there is none."""
@@ -106,10 +116,18 @@ class Clocks:
             asked = time.time_ns()
             try:
                 answer = query(self._session, key)
-            except BridgeError:
+            except (BridgeError, ProtocolError):
                 answer = None
             if answer is None or len(answer) != _TIMES.size:
                 unanswered += 1
             else:
                 samples.append((asked, *_TIMES.unpack(answer), time.time_ns()))
         return best(samples)
+
+
+def _put(kept: dict[str, Any], key: str, value: object) -> None:
+    """Keep what was found, and forget what is oldest, as anybody may claim to be any number of machines."""
+    kept.pop(key, None)
+    kept[key] = value
+    if len(kept) > MOST_MACHINES:
+        del kept[next(iter(kept))]

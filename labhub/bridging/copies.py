@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 
 from labhub.bridging.clocks import Offset
-from labhub.bridging.wire import Address, Message, Offer
-from labhub.datablock.config import ChecksumPolicy
+from labhub.bridging.wire import Address, Message, Offer, policy_of
 from labhub.datablock.location import segment_directory
 from labhub.datablock.producer import DataBlockProducer, open_producer
-from labhub.errors import ChannelBusy, ExportConflict, ProtocolError
+from labhub.errors import ChannelBusy, ExportConflict, InvalidArgument, LabHubError, ProtocolError
 from labhub.hub import Hub
 from labhub.hub.holder import describe_process
 from labhub.schema import Schema
-
-MAX_SLOTS = 1 << 32
 
 
 class Copy:
@@ -45,18 +42,16 @@ class Copy:
     ------
     ExportConflict
         The channel has a producer here.
-    ProtocolError, InvalidArgument
+    ProtocolError
         The offer makes no sense.
     SegmentSpaceError
         There is no room for it.
     """
 
     def __init__(self, hub: Hub, address: Address, offer: Offer, offset: Offset | None) -> None:
-        if not (0 < offer.capacity <= MAX_SLOTS and 0 <= offer.resume < 1 << 62):
-            raise ProtocolError(f"the offer of {address} makes no sense: capacity {offer.capacity}, seq {offer.resume}")
-        self.schema = Schema.from_json(offer.schema)
-        self.instance = _instance(address, offer)
-        self._checksum = _checksum(address, offer)
+        self.schema = schema_of(offer)
+        self.instance = bytes.fromhex(offer.instance)
+        self._checksum = policy_of(offer)
         self.lost = 0
         try:
             self._block = self._opened(hub, address, offer)
@@ -102,12 +97,21 @@ class Copy:
         }
         return {"origin": self._origin | clock}
 
-    def set_clock(self, offset: Offset) -> Future[None] | None:
-        """Tell the broker what the clock there says now, if that is another thing than before; its answer."""
-        if self.clock is not None and not offset.contradicts(self.clock):
-            return None
+    def set_clock(self, offset: Offset) -> None:
+        """Tell the broker what the clock there says now, if that is another thing than before."""
+        before = self.clock
+        if before is not None and not offset.contradicts(before):
+            return
+
+        def noted(answer: Future[None]) -> None:
+            if answer.cancelled() or answer.exception() is not None:
+                self.clock = before  # it is told the next time
+
         self.clock = offset
-        return self._hub.amend(self._block, self._notes())
+        try:
+            self._hub.amend(self._block, self._notes()).add_done_callback(noted)
+        except LabHubError:
+            self.clock = before
 
     def write(self, message: Message) -> int:
         """Write what is new of a message; how many slots that is."""
@@ -132,21 +136,18 @@ class Copy:
         self._lease.close()
 
 
-def _instance(address: Address, offer: Offer) -> bytes:
+def schema_of(offer: Offer) -> Schema:
+    """Read the schema of an offer.
+
+    Raises
+    ------
+    ProtocolError
+        It is none, or one that this labhub does not know; a newer one may.
+    """
     try:
-        instance = bytes.fromhex(offer.instance)
-    except ValueError:
-        instance = b""
-    if len(instance) != 16:
-        raise ProtocolError(f"the offer of {address} makes no sense: instance {offer.instance[:40]!r}")
-    return instance
-
-
-def _checksum(address: Address, offer: Offer) -> ChecksumPolicy:
-    for policy in ChecksumPolicy:
-        if policy.wire == offer.checksum_policy:
-            return policy
-    raise ProtocolError(f"the offer of {address} makes no sense: checksums {offer.checksum_policy[:40]!r}")
+        return Schema.from_json(offer.schema)
+    except InvalidArgument as error:
+        raise ProtocolError(f"{error}; if the labhub of the other machine is newer, update the one here") from None
 
 
 def _origin(address: Address, offer: Offer) -> dict[str, Any]:

@@ -285,7 +285,7 @@ class Export:
         """Say what the channel is, and go back to what the asking side needs next."""
         asked = question.parameters
         try:
-            instance, seq = bytes.fromhex(asked.get("instance", "") or ""), int(asked.get("next", "0") or 0)
+            instance, seq = wire.parse_place(asked.get("instance") or "", asked.get("next") or "0")
             if asked.get("run") not in (None, self._run):
                 return  # another bridge of this hub is asked
             offer = self._offer(instance, seq)

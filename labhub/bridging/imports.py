@@ -3,291 +3,45 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from functools import partial
-from typing import Literal
 
 import zenoh
 
 from labhub.bridging import wire
 from labhub.bridging.clocks import Clocks
-from labhub.bridging.copies import Copy
-from labhub.bridging.network import query
+from labhub.bridging.crew import Crew
+from labhub.bridging.inbox import Questions
+from labhub.bridging.incoming import MAX_RUNS, RETRY, Import
+from labhub.bridging.room import Room
+from labhub.bridging.shared import Shared
 from labhub.bridging.status import ImportStatus
-from labhub.bridging.wire import Address, Offer
-from labhub.errors import BridgeError, ExportConflict, LabHubError, ProtocolError
+from labhub.bridging.wire import Address
+from labhub.datablock.location import segment_directory
+from labhub.errors import ExportConflict
 from labhub.hub import Hub
 from labhub.logs import event, get_logger
-from labhub.schema import Schema
-from labhub.tasks import Task, contained, report, words
+from labhub.tasks import Task, contained, words
 
 logger = get_logger(__name__)
 
-INBOX = 32
-"""Messages that wait to be written, before the network is made to wait."""
 CLOCK_INTERVAL, MUTE_INTERVAL = 60.0, 5.0
 """How often the clock of the other machine is looked at: it drifts; and how soon if it did not answer (in seconds)."""
-ANSWER_TIMEOUT = 5.0
-"""How long a broker may take to note what a clock says (in seconds)."""
-RETRY = 0.5
-"""How often it is asked again for what was refused or not answered (in seconds)."""
+THREADS, LOOKERS = 16, 2
+"""Most threads that take slots, for all channels together, and that look at clocks."""
+MAX_LEFT_OUT = 4096
+"""Channels that are left out are known by name up to so many; the others are asked for anew when there is room."""
 
-Word = Literal["token", "gone", "replaced", "again"]
-
-
-class Import:
-    """One channel of another machine, as a local one.
-
-    Two threads: one takes the slots, the other the news of the export, and tries again what failed.
-
-    Parameters
-    ----------
-    hub : Hub
-        Where it appears.
-    session : zenoh.Session
-    address : Address
-        Whose it is.
-    identity : str
-        Of this hub: what has come through it once is not taken again.
-    clocks : Clocks
-    claim : callable
-        Takes the name of the channel for an address, or raises `ExportConflict`.
-    """
-
-    def __init__(
-        self,
-        hub: Hub,
-        session: zenoh.Session,
-        address: Address,
-        identity: str,
-        clocks: Clocks,
-        claim: Callable[[Address], None],
-    ) -> None:
-        self.address = address
-        self._hub = hub
-        self._session = session
-        self._identity = identity
-        self._clocks = clocks
-        self._claim = claim
-        self._copy: Copy | None = None
-        self._known: tuple[bytes, int] | None = None  # of the copy that was before: its instance, and what came next
-        self._schema: Schema | None = None
-        self._offer: Offer | None = None
-        self._finished = ""  # the instance whose end has come
-        self._tokens: set[str] = set()
-        self._state, self._detail = "waiting", ""
-        self._received = 0
-        self._lost = 0
-        self._next_look = 0.0
-        self._news: queue.SimpleQueue[tuple[Word, str]] = queue.SimpleQueue()
-        self._lock = threading.Lock()  # one thing at a time
-        self._closing = threading.Event()
-        # Bounded: while the copy's readers hold it up, Zenoh's thread waits here, and so does the network.
-        self._subscriber = session.declare_subscriber(address.data, zenoh.handlers.FifoChannel(INBOX))
-        self._token = session.liveliness().declare_token(address.imported(identity))
-        self._threads = [
-            Task(self._receive, f"import {address}"),
-            Task(self._listen, f"hear of {address}"),
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def tell(self, word: Word, run: str) -> None:
-        """Tell it that a run of the export is there, or is not any more, or that another machine is now what it was."""
-        self._news.put((word, run))
-
-    @property
-    def status(self) -> ImportStatus:
-        """How it does."""
-        copy, offset = self._copy, self._clocks.known(self.address)
-        ended = [words(thread.error) for thread in self._threads if thread.error is not None]
-        return ImportStatus(
-            self.address.site,
-            self.address.channel,
-            "failed" if ended else self._state,
-            ended[0] if ended else self._detail,
-            self._received,
-            self._lost + (0 if copy is None else copy.lost),
-            None if offset is None else offset.offset_ns,
-            None if offset is None else offset.round_trip_ns // 2,
-        )
-
-    # ---------------------------------------------------------------------------------------------------- its threads
-
-    def _receive(self) -> None:
-        for sample in self._subscriber:  # until it is undeclared
-            with self._lock:
-                self._try(partial(self._take, sample))
-
-    def _listen(self) -> None:
-        """Take the news, and try again what failed."""
-        while not self._closing.is_set():
-            try:
-                word, run = self._news.get(timeout=RETRY)
-            except queue.Empty:
-                word, run = "again", ""
-            with self._lock:
-                self._try(partial(self._heard, word, run))
-            if time.monotonic() >= self._next_look and self._state == "receiving":
-                with contained(threading.current_thread().name, "clock"):
-                    self._look_at_clock()
-
-    def _look_at_clock(self) -> None:
-        """Measure the clock there once more, and tell the broker; meanwhile slots are taken."""
-        copy, offset = self._copy, self._clocks.offset(self.address)
-        self._next_look = time.monotonic() + (MUTE_INTERVAL if offset is None else CLOCK_INTERVAL)
-        if copy is None or offset is None:
-            return
-        before = copy.clock
-        try:
-            with self._lock:  # while it is registered
-                answer = copy.set_clock(offset) if copy is self._copy else None
-            if answer is not None:
-                answer.result(ANSWER_TIMEOUT)
-        except (LabHubError, TimeoutError):
-            copy.clock = before  # it is told the next time
-
-    def _heard(self, word: Word, run: str) -> None:
-        match word:
-            case "again" if self._tokens and self._state not in ("receiving", "ended"):
-                self._agree()
-            case "token":
-                self._tokens.add(run)
-                self._agree()
-            case "gone":
-                self._tokens.discard(run)
-                if not self._tokens and self._state != "ended":
-                    self._say("cut", "the other side cannot be reached")
-            case "replaced" if not self._tokens:
-                self._end()
-                self._say("ended", "another machine has taken its place")
-
-    def _try(self, step: Callable[[], None]) -> None:
-        """Do something that may fail: then the state says why, and it is tried again."""
-        try:
-            step()
-        except ExportConflict as error:
-            self._say("conflict", str(error))
-        except Exception as error:  # noqa: BLE001  # around one step: the next one may do better
-            foreseen = isinstance(error, (LabHubError, OSError, zenoh.ZError))
-            why = " ".join(str(error).split()) if foreseen else words(error)
-            if not foreseen and self._detail != why:
-                report("item_failed", error, thread=threading.current_thread().name, item=str(self.address))
-            self._say("refused", why)
-
-    def _say(self, state: str, detail: str = "") -> None:
-        if (state, detail) != (self._state, self._detail) and state in (
-            "refused",
-            "conflict",
-            "schema changed",
-            "loop",
-        ):
-            facts = event("import_trouble", channel=str(self.address), state=state, reason=detail)
-            logger.warning("import of %s: %s: %s", self.address, state, detail, extra=facts)
-        self._state, self._detail = state, detail
-
-    def _agree(self) -> None:
-        """Ask what the channel is, and where it goes on; make the local one, or go on with it."""
-        copy = self._copy
-        known = self._known if copy is None else (copy.instance, copy.next_seq)
-        where = {} if known is None else {"instance": known[0].hex(), "next": str(known[1])}
-        if self._offer is not None and self._offer.run in self._tokens:
-            where["run"] = self._offer.run
-        try:
-            answer = query(self._session, self.address.offer, where)
-        except BridgeError as refusal:
-            self._say("waiting", f"the other side says: {refusal}")
-            return
-        if answer is None:
-            self._say("waiting", "the other side does not answer")
-            return
-        offer = wire.decode_offer(answer)
-        if self._identity in offer.path:
-            self._say("loop", "this channel comes from here")
-            return
-        if offer.instance == self._finished:  # it was asked just before it begins to read the next one
-            self._say("waiting", "all of it is here; the other side has not begun the next one yet")
-            return
-        self._claim(self.address)
-        changed = ""
-        if copy is None or copy.instance.hex() != offer.instance:
-            changed = self._replace(offer)
-        elif offer.resume > copy.next_seq:
-            copy.lose_until(offer.resume)
-        self._offer = offer
-        self._say("receiving", changed)
-
-    def _replace(self, offer: Offer) -> str:
-        """Make the local channel anew; what has changed in its schema, if anything."""
-        self._end()
-        offset = self._clocks.offset(self.address)
-        copy = self._copy = Copy(self._hub, self.address, offer, offset)
-        self._next_look = time.monotonic() + (MUTE_INTERVAL if offset is None else CLOCK_INTERVAL)
-        before, self._schema = self._schema or copy.schema, copy.schema
-        if not (lines := before.difference(copy.schema)):
-            return ""
-        facts = event("import_schema_changed", channel=str(self.address), differences=lines)
-        logger.warning("import of %s: its schema has changed: %s", self.address, "; ".join(lines), extra=facts)
-        return f"its schema has changed: {'; '.join(lines)}"
-
-    def _take(self, sample: zenoh.Sample) -> None:
-        copy, offer = self._copy, self._offer
-        attachment = b"" if sample.attachment is None else bytes(sample.attachment)
-        head = wire.decode(attachment, b"", None)
-        if offer is not None and head.run != offer.run and offer.run in self._tokens:
-            return  # of a second bridge on the same hub, which exports the same
-        if head.message.end and self._known == (head.message.instance, head.message.first_seq):
-            return  # it has ended here, too
-        if copy is None or offer is None or (head.run, head.message.instance) != (offer.run, copy.instance):
-            self._agree()
-            copy, offer = self._copy, self._offer
-        if copy is None or offer is None or head.message.instance != copy.instance:
-            return  # of an incarnation that is over, or of one that was refused
-        if head.generation < offer.generation and head.run == offer.run:
-            return  # it was on its way when we asked for an earlier one
-        if head.follows > copy.next_seq and offer.lossless:
-            self._agree()  # it was lost on the way, and perhaps it can be sent again
-            if self._copy is not copy or self._offer is None or head.generation < self._offer.generation:
-                return
-        if head.message.first_seq > copy.next_seq + wire.MAX_GAP:
-            raise ProtocolError(f"seq {head.message.first_seq} after {copy.next_seq}")
-        message = wire.decode(attachment, bytes(sample.payload), copy.schema.slot_nbytes).message
-        if message.end:
-            copy.lose_until(message.first_seq)
-            self._end()
-            self._finished = copy.instance.hex()
-            self._say("ended")
-            return
-        self._received += copy.write(message)
-        if self._state != "receiving":
-            self._say("receiving")
-
-    def _end(self) -> None:
-        """End the local channel; its readers get what is left."""
-        if (copy := self._copy) is not None:
-            self._lost += copy.lost
-            self._known = copy.instance, copy.next_seq
-            self._copy = self._offer = None
-            copy.close()
-
-    def close(self) -> None:
-        """End it; the local channel ends with it."""
-        self._closing.set()
-        with contextlib.suppress(zenoh.ZError):
-            self._subscriber.undeclare()
-            self._token.undeclare()
-        self.tell("again", "")  # it need not wait for more
-        for thread in self._threads:
-            thread.wait(10.0)
-        self._end()
+LIST_TIMEOUT = 2.0
+"""How long it is waited for the names of all channels (in seconds)."""
 
 
 class Imports:
     """The imports of a bridge: one for each channel of another site that matches, now or later.
+
+    There are at most `max_channels`. Those that come then are left out, and shown as that, until another one is over.
 
     Parameters
     ----------
@@ -297,20 +51,42 @@ class Imports:
         Of this hub.
     patterns : sequence of str
         ``"SITE/CHANNEL"`` each, as shell patterns.
+    max_channels : int
+    max_nbytes : int
+        Most shared memory of all of them (in bytes).
     """
 
-    def __init__(self, hub: Hub, session: zenoh.Session, identity: str, patterns: Sequence[str]) -> None:
-        self._hub = hub
+    def __init__(
+        self,
+        hub: Hub,
+        session: zenoh.Session,
+        identity: str,
+        patterns: Sequence[str],
+        *,
+        max_channels: int,
+        max_nbytes: int,
+    ) -> None:
         self._session = session
         self._identity = identity
         self._patterns = [p if "/" in p else f"*/{p}" for p in patterns]
-        self._clocks = Clocks(session)
+        self._max_channels = max_channels
         self._imports: dict[Address, Import] = {}
+        self._left_out: dict[Address, set[str]] = {}  # and the runs of their exports, the first one first
+        self._nameless = 0  # those of which not even the name is kept
+        self._looks: dict[Address, float] = {}
         self._owners: dict[str, Address] = {}
         self._lock = threading.Lock()
+        self._crews = Crew("imports", THREADS), Crew("clocks of imports", LOOKERS)
+        room = Room(max_nbytes, segment_directory(hub.name))
+        self._shared = Shared(hub, session, identity, Clocks(session), self._claim, room, Questions(), *self._crews)
+        self._closing = threading.Event()
+        self._ticker = Task(self._tick, "imports")
         self._subscriber: zenoh.Subscriber[None] | None = None
         if patterns:
             self._subscriber = session.liveliness().declare_subscriber(wire.EVERY_CHANNEL, self._token, history=True)
+            self._ticker.start()
+
+    # ---------------------------------------------------------------------------------------------------------- tokens
 
     def _token(self, sample: zenoh.Sample) -> None:
         with contained("imports", str(sample.key_expr)):  # a thread of Zenoh's: it would print what is raised
@@ -324,22 +100,113 @@ class Imports:
         if address.hub == self._identity or not any(fnmatchcase(str(address), p) for p in self._patterns):
             return
         with self._lock:
-            if address not in self._imports:
-                self._imports[address] = Import(
-                    self._hub, self._session, address, self._identity, self._clocks, self._claim
-                )
-            told = self._imports[address]
-        told.tell("token" if sample.kind == zenoh.SampleKind.PUT else "gone", run)
+            if self._closing.is_set():
+                return
+            is_there = sample.kind == zenoh.SampleKind.PUT
+            if address not in self._imports and is_there and not self._has_place():
+                self._leave_out(address, run)
+                return
+            told = self._imports.get(address)
+            if told is None and is_there:
+                told = self._admit(address)
+        if told is not None:
+            told.tell("token" if is_there else "gone", run)
+        else:
+            self._forget(address, run)
+
+    def _has_place(self) -> bool:
+        return len(self._imports) < self._max_channels
+
+    def _admit(self, address: Address) -> Import:
+        made = self._imports[address] = Import(self._shared, address)
+        return made
+
+    def _leave_out(self, address: Address, run: str) -> None:
+        if not (self._left_out or self._nameless):
+            facts = event("imports_left_out", channel=str(address), max_channels=self._max_channels)
+            why = f"max_channels={self._max_channels} are imported already"
+            logger.warning("import of %s: left out, and those that come next: %s", address, why, extra=facts)
+        if address in self._left_out or len(self._left_out) < MAX_LEFT_OUT:
+            runs = self._left_out.setdefault(address, set())
+            if len(runs) < MAX_RUNS:
+                runs.add(run)
+        else:
+            self._nameless += 1
+
+    def _forget(self, address: Address, run: str) -> None:
+        with self._lock:
+            runs = self._left_out.get(address)
+            if runs is not None:
+                runs.discard(run)
+                if not runs:
+                    del self._left_out[address]
+            elif self._nameless:
+                self._nameless -= 1
+
+    # ----------------------------------------------------------------------------------------------------- now and then
+
+    def _tick(self) -> None:
+        """Let each import try again what failed, look at clocks, and let those in that were left out."""
+        while not self._closing.wait(RETRY):
+            with self._lock:
+                imports = list(self._imports.items())
+            for address, imported in imports:
+                with contained("imports", str(address)):
+                    imported.tick()
+                    self._look(address, imported)
+            with contained("imports", "left out"):
+                self._let_in()
+
+    def _look(self, address: Address, imported: Import) -> None:
+        now = time.monotonic()
+        if imported.state != "receiving":
+            self._looks.pop(address, None)
+            return
+        known = imported.status.clock_offset_ns is not None
+        last = self._looks.setdefault(address, now)
+        if now - last >= (CLOCK_INTERVAL if known else MUTE_INTERVAL):
+            self._looks[address] = now
+            imported.look()
+
+    def _let_in(self) -> None:
+        """Give places that are free to those that were left out, in the order in which they came."""
+        with self._lock:
+            if not (self._left_out or self._nameless):
+                return
+            over = [address for address, imported in self._imports.items() if imported.is_over]
+            gone = [self._imports.pop(address) for address in over]
+            for address in over:
+                self._looks.pop(address, None)
+                if self._owners.get(address.channel) == address:
+                    del self._owners[address.channel]
+        for imported in gone:
+            imported.close()
+        with self._lock:
+            told = []
+            while self._left_out and self._has_place() and not self._closing.is_set():
+                address = next(iter(self._left_out))
+                runs = self._left_out.pop(address)
+                told += [(self._admit(address), run) for run in runs]
+            anew = bool(self._nameless) and self._has_place()
+            if anew:
+                self._nameless = 0
+        for imported, run in told:
+            imported.tell("token", run)
+        if anew:
+            for reply in self._session.liveliness().get(wire.EVERY_CHANNEL, timeout=LIST_TIMEOUT):
+                if reply.ok is not None:
+                    self._token(reply.ok)
 
     def _claim(self, address: Address) -> None:
         """Let one address have the name of its channel, and no other one, unless the first one is over."""
         with self._lock:
             owner = self._owners.setdefault(address.channel, address)
-            state = self._imports[owner].status.state
+            holder = self._imports.get(owner)
+            state = "ended" if holder is None else holder.state
             if owner != address and state == "ended":
                 owner = self._owners[address.channel] = address
-        if owner.site == address.site and owner != address and state == "cut":  # after a reboot it is another machine
-            self._imports[owner].tell("replaced", "")
+        if holder is not None and owner.site == address.site and owner != address and state == "cut":
+            holder.tell("replaced")  # after a reboot it is another machine
         if owner != address:
             sites = (owner.site, address.site)
             raise ExportConflict(
@@ -349,20 +216,42 @@ class Imports:
                 sites=sites,
             )
 
+    # -------------------------------------------------------------------------------------------------------- its face
+
     @property
     def status(self) -> tuple[ImportStatus, ...]:
-        """How each of them does, in the order of their names."""
+        """How each of them does, in the order of their names; those that are left out, too."""
+        why = (
+            f"{self._max_channels} channels are imported, which is what max_channels allows; it is taken when one ends"
+        )
         with self._lock:
-            imports = sorted(self._imports.items())
-        return tuple(imported.status for _, imported in imports)
+            imports = dict(self._imports)
+            found = {a: ImportStatus(a.site, a.channel, "left out", why) for a in self._left_out}
+        found |= {address: imported.status for address, imported in imports.items()}
+        return tuple(status for _, status in sorted(found.items()))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with all of them."""
+        if self._ticker.error is not None:
+            return (f"imports: {words(self._ticker.error)}",)
+        with self._lock:
+            n = len(self._left_out) + self._nameless
+        return (f"imports: {n} channels are left out: max_channels is {self._max_channels}",) if n else ()
 
     def close(self) -> None:
         """End all of them."""
+        self._closing.set()
         if self._subscriber is not None:
             with contextlib.suppress(zenoh.ZError):
                 self._subscriber.undeclare()
+            self._ticker.wait(10.0)
         with self._lock:
             imports = list(self._imports.values())
         for imported in imports:
+            imported.hush()  # the network waits for none of them any more, while one after the other is closed
+        for imported in imports:
             with contained("imports", str(imported.address)):
                 imported.close()
+        for crew in self._crews:
+            crew.close(10.0)

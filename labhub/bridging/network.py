@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import zenoh
 
-from labhub.errors import BridgeError, InvalidArgument
+from labhub.bridging.wire import MAX_OFFER_NBYTES, MAX_REFUSAL_NBYTES
+from labhub.errors import BridgeError, InvalidArgument, LabHubError, ProtocolError
+from labhub.tasks import contained
 from labhub.telling import Advice
+from labhub.words import visible
 
 PROBE_TIMEOUT = 2.0
 """How long an endpoint that is not connected is tried, to find out why (in seconds)."""
@@ -95,17 +98,69 @@ def query(session: zenoh.Session, key: str, parameters: dict[str, str] | None = 
     ------
     BridgeError
         There are only refusals; the message is what the first of them says.
+    ProtocolError
+        The answer is longer than any labhub's.
     """
     selector = zenoh.Selector(key, parameters or {})
     refusal = ""
     for reply in session.get(selector, timeout=QUERY_TIMEOUT):
         if reply.ok is not None:
-            return bytes(reply.ok.payload)
+            return limited(reply.ok.payload)
         if reply.err is not None:
-            refusal = refusal or bytes(reply.err.payload).decode(errors="replace")
+            refusal = refusal or refused(reply.err.payload)
     if refusal:
         raise BridgeError(refusal)
     return None
+
+
+def ask(
+    session: zenoh.Session, key: str, parameters: dict[str, str], answered: Callable[[bytes | LabHubError | None], None]
+) -> None:
+    """Ask as `query` does, and do not wait.
+
+    Parameters
+    ----------
+    answered : callable
+        Called in a thread of Zenoh's, so it must not wait: with an answer, with an error of `query`'s, or with None if
+        nobody answers in time. What it is called with first counts.
+    """
+    refusals: list[LabHubError] = []
+
+    def heard(reply: zenoh.Reply) -> None:
+        with contained("bridge", key):
+            if reply.ok is not None:
+                try:
+                    answered(limited(reply.ok.payload))
+                except ProtocolError as error:
+                    answered(error)
+            elif reply.err is not None and not refusals:
+                refusals.append(BridgeError(refused(reply.err.payload)))
+
+    def over() -> None:
+        with contained("bridge", key):
+            answered(refusals[0] if refusals else None)
+
+    handler = zenoh.handlers.Callback(heard, over, indirect=False)
+    session.get(zenoh.Selector(key, parameters), handler, timeout=QUERY_TIMEOUT)
+
+
+def nbytes_of(sample: zenoh.Sample) -> int:
+    """Return what a message takes while it waits (in bytes)."""
+    return len(sample.payload) + (0 if sample.attachment is None else len(sample.attachment))
+
+
+def limited(payload: zenoh.ZBytes) -> bytes:
+    """Return what somebody has answered, unless it is longer than any answer is."""
+    if len(payload) > MAX_OFFER_NBYTES:
+        raise ProtocolError(f"an answer of {len(payload)} bytes; no labhub sends more than {MAX_OFFER_NBYTES}")
+    return bytes(payload)
+
+
+def refused(payload: zenoh.ZBytes) -> str:
+    """Return the words of a refusal, if they are not too many."""
+    if len(payload) > MAX_OFFER_NBYTES:
+        return "more than this labhub reads"
+    return visible(bytes(payload)[:MAX_REFUSAL_NBYTES].decode(errors="replace")) or "no"
 
 
 def diagnose(endpoint: str, config: zenoh.Config) -> str:

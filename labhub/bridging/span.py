@@ -58,13 +58,17 @@ class Bridge(Bound):
         hub: Hub | None,
         reexport: bool,
         buffer_nbytes: int,
+        max_channels: int,
+        max_nbytes: int,
     ) -> None:
         self.site = check_name(_host_name() if site is None else site, "site")
         for pattern in exports:
             _check_pattern(pattern, 1)
         for pattern in imports:
             _check_pattern(pattern, 2)
-        checked_count("buffer_nbytes", buffer_nbytes)
+        limits = {"max_channels": max_channels, "max_nbytes": max_nbytes}
+        for name, limit in {"buffer_nbytes": buffer_nbytes, **limits}.items():
+            checked_count(name, limit)
         self._config = network.configuration(connect, listen, config)
         self._called = network.called(self._config)
         self._hub = _connected() if hub is None else hub
@@ -74,7 +78,7 @@ class Bridge(Bound):
         with contextlib.ExitStack() as stack:
             self._session = stack.enter_context(network.open_session(self._config))
             self._clock = clocks.serve(self._session, Address(self.site, identity, "").clock)
-            self._imports = Imports(self._hub, self._session, identity, imports)
+            self._imports = Imports(self._hub, self._session, identity, imports, **limits)
             stack.callback(self._imports.close)
             self._exports = Exports(
                 self._hub, self._session, self.site, identity, exports, reexport=reexport, buffer_nbytes=buffer_nbytes
@@ -112,7 +116,7 @@ class Bridge(Bound):
             self.site,
             "connected" if n_peers else alone,
             n_peers,
-            (*problems, *self._exports.problems),
+            (*problems, *self._exports.problems, *self._imports.problems),
             self._exports.status,
             self._imports.status,
         )

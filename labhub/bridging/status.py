@@ -51,8 +51,9 @@ class ImportStatus:
         Whose it is, and its name.
     state : str
         ``"receiving"``, ``"waiting"`` (for an answer of the other side), ``"cut"`` (the other side cannot be reached),
-        ``"ended"``, ``"loop"`` (it comes from here), ``"conflict"``, ``"refused"`` (it is asked for again) or
-        ``"failed"`` (a thread of this import has ended); `detail` says more.
+        ``"ended"``, ``"loop"`` (it comes from here), ``"conflict"``, ``"refused"`` (it is asked for again),
+        ``"left out"`` (a limit of the bridge is reached) or ``"failed"`` (a thread of the imports has ended); `detail`
+        says more.
     detail : str
         More words, or none.
     received : int

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from labhub.bridging import DEFAULT_MAX_CHANNELS, DEFAULT_MAX_NBYTES
 from labhub.cli.broker import LogForm, LogFormat, log_to_stderr
 from labhub.cli.completion import Broker
 from labhub.cli.exits import write_json_line
@@ -42,6 +43,14 @@ def bridge(
         str | None, typer.Option("--site", metavar="NAME", help="What the others call this machine; its host name.")
     ] = None,
     reexport: Annotated[bool, typer.Option("--reexport", help="Offer imported channels, too.")] = False,
+    max_channels: Annotated[
+        int,
+        typer.Option("--max-channels", metavar="N", min=1, help="Most channels to bring here; others are left out."),
+    ] = DEFAULT_MAX_CHANNELS,
+    max_nbytes: Annotated[
+        int,
+        typer.Option("--max-nbytes", metavar="BYTES", min=1, help="Most shared memory for all that are brought here."),
+    ] = DEFAULT_MAX_NBYTES,
     broker: Broker = "default",
     log_format: LogFormat = LogForm.TEXT,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, at each change of a state.")] = False,
@@ -67,6 +76,8 @@ def bridge(
             site=site,
             hub=hub,
             reexport=reexport,
+            max_channels=max_channels,
+            max_nbytes=max_nbytes,
         ) as running,
     ):
         _show(running, ended, as_json=as_json)

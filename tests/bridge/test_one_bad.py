@@ -2,77 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import time
 
-import numpy as np
 import pytest
 import zenoh
 
-from labhub.bridging.network import configuration, open_session
-from labhub.bridging.wire import VERSION, Address, Message
-from labhub.datablock.batch import SLOT_HEADER
-from labhub.datablock.config import ChecksumPolicy
+from labhub.bridging.wire import _HEAD, VERSION
 from labhub.schema import Schema
 from tests.bad_channels import junk_segment, odd_registration
+from tests.bridge.strangers import HUB, RUN, importing, offer, state
 from tests.bridge.test_bridge import pair
 
-__all__ = ["pair"]
+__all__ = ["importing", "pair"]
 
 PATIENCE = 20
-HUB = "0123456789ab"
-RUN = "00" * 8
-
-
-def offer(**changes: object) -> bytes:
-    """What an exporting bridge says of a channel of one number a slot."""
-    good = {
-        "version": VERSION,
-        "run": RUN,
-        "instance": "11" * 16,
-        "schema": Schema.infer(dtype="i8").to_json(),
-        "capacity": 64,
-        "lossless": True,
-        "checksum_policy": ChecksumPolicy.NONE.wire,
-        "epoch": 1,
-        "resume": 0,
-        "generation": 0,
-        "path": [HUB],
-        "host": "elsewhere",
-        "boot_id": "",
-    }
-    return json.dumps(good | changes).encode()
-
-
-class Exporter:
-    """Another program that speaks the bridge's protocol, and does not always mean well."""
-
-    def __init__(self, endpoint: str) -> None:
-        self.session = open_session(configuration([endpoint], [], None))
-        self.offers: dict[str, bytes] = {}
-        self._kept: list[object] = []
-
-    def export(self, channel: str, data: bytes) -> None:
-        address = Address("evil", HUB, channel)
-        self.offers[channel] = data
-
-        def answer(question: zenoh.Query) -> None:
-            question.reply(address.offer, self.offers[channel])
-
-        self._kept.append(self.session.declare_queryable(address.offer, answer))
-        self._kept.append(self.session.liveliness().declare_token(address.token(RUN)))
-
-    def send(self, channel: str, first: int, n: int, attachment: bytes | None = None) -> None:
-        headers = np.zeros(n, SLOT_HEADER)
-        headers["seq"], headers["nbytes"], headers["epoch"] = np.arange(first, first + n), 8, 1
-        headers["timestamp_ns"] = time.time_ns()
-        payload = np.arange(first, first + n, dtype="i8").tobytes()
-        message = Message(b"\x11" * 16, first, 1, headers, payload, 8)
-        known = message.attachment(RUN, 0, first) if attachment is None else attachment
-        self.session.put(Address("evil", HUB, channel).data, payload, attachment=known)
-
-
 BAD_OFFERS = {
     "checksum": {"checksum_policy": "sometimes"},
     "instance of no digits": {"instance": "xy" * 16},
@@ -86,22 +29,24 @@ BAD_OFFERS = {
     "huge seq": {"resume": 1 << 62},
     "version": {"version": VERSION + 1},
     "not a number": {"capacity": "many"},
+    "version of long ago": {"version": 0},
+    "largest axis": {"schema": '{"dtype":"<f8","shape":[9223372036854775807]}'},
+    "dtype of tomorrow": {"schema": '{"dtype":"bfloat16","shape":[]}'},
+    "instance of capitals": {"instance": "AB" * 16},
+    "run of no digits": {"run": "zz" * 8},
+    "negative epoch": {"epoch": -1},
+    "large epoch": {"epoch": 1 << 40},
+    "negative generation": {"generation": -1},
+    "large generation": {"generation": 1 << 64},
+    "negative capacity": {"capacity": -5},
+    "largest capacity": {"capacity": (1 << 63) - 1},
+    "long path": {"path": [HUB] * 1000},
+    "long hub on the way": {"path": ["x" * 1000]},
+    "long host": {"host": "x" * 1000},
+    "long boot id": {"boot_id": "x" * 1000},
+    "long": {"schema": '{"dtype":"<f8","shape":[],"attrs":{"note":"' + "x" * 300_000 + '"}}'},
     "endless": {"schema": Schema.infer(dtype="f8").to_json().replace("[]", "[" * 2000 + "]" * 2000)},
 }
-
-
-@pytest.fixture
-def importing(stack, machine, bridge, endpoint):
-    """The hub and the bridge of a machine that imports everything, and the one that exports to it."""
-    there = machine("there")
-    back = bridge(there, "office", imports="*/*", listen=endpoint)
-    other = Exporter(endpoint)
-    stack.callback(other.session.close)
-    return there, back, other
-
-
-def state(bridge, channel: str) -> str:
-    return next((i.state for i in bridge.status.imports if i.channel == channel), "")
 
 
 @pytest.mark.parametrize("changes", BAD_OFFERS.values(), ids=BAD_OFFERS.keys())
@@ -120,7 +65,34 @@ def test_a_bad_offer_is_refused_and_asked_for_again_and_the_others_arrive(import
     assert there.find("bad").capacity == 64
 
 
-@pytest.mark.parametrize("attachment", [b"", b"\xff" * 500, bytes(72)], ids=["none", "noise", "zeros"])
+WORDS_OF_A_NEWER_ONE = {
+    "checksum": {"checksum_policy": "sometimes"},
+    "version": {"version": VERSION + 1},
+    "dtype": {"schema": '{"dtype":"bfloat16","shape":[]}'},
+}
+
+
+@pytest.mark.parametrize("changes", WORDS_OF_A_NEWER_ONE.values(), ids=WORDS_OF_A_NEWER_ONE.keys())
+def test_what_a_newer_labhub_may_say_is_refused_with_what_to_do(importing, wait_until, changes) -> None:
+    _, back, other = importing
+    other.export("x", offer(**changes))
+    wait_until(lambda: state(back, "x") == "refused", PATIENCE)
+    assert "update the " in back.status.imports[0].detail
+    assert "here" in back.status.imports[0].detail
+
+
+def test_fields_that_a_newer_labhub_adds_are_no_trouble(importing, wait_until) -> None:
+    _, back, other = importing
+    other.export("x", offer(compression="zstd"))
+    wait_until(lambda: state(back, "x") == "receiving", PATIENCE)
+
+
+ANNOUNCES_MUCH = _HEAD.pack(VERSION, 0, 4_000, 1, 0, bytes(8), b"\x11" * 16, 2, 2) + b"x"
+
+
+@pytest.mark.parametrize(
+    "attachment", [b"", b"\xff" * 500, bytes(72), ANNOUNCES_MUCH], ids=["none", "noise", "zeros", "announces much"]
+)
 def test_a_bad_message_does_not_end_the_channel(importing, wait_until, attachment) -> None:
     there, back, other = importing
     other.export("x", offer())

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labhub.bridging import wire
 from labhub.bridging.backlog import Backlog
 from labhub.bridging.clocks import best
 from labhub.bridging.wire import Address, Message, decode, decode_offer, parse_token
@@ -58,6 +59,51 @@ def test_cut_and_prolonged_messages_are_refused() -> None:
     for attachment, payload in ((whole[:-1], sent.payload), (whole + b"0", sent.payload), (whole, sent.payload[:-1])):
         with pytest.raises(ProtocolError):
             decode(attachment, payload, 8)
+
+
+class Counted(bytes):
+    """A payload that says whether it was looked into."""
+
+    def __bytes__(self) -> bytes:
+        raise AssertionError("copied before its length was compared")
+
+
+@pytest.mark.parametrize("flags", [0, wire._PARTIAL, wire._SEALED, wire._PARTIAL | wire._SEALED, wire._END])
+def test_nothing_is_allocated_for_slots_that_are_only_announced(monkeypatch, flags) -> None:
+    head = wire._HEAD.pack(1, flags, 5_000, 1, 0, bytes(8), ONE, 0, 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(wire.np, "zeros", None)
+        patched.setattr(wire.np, "arange", None)
+        for behind in (b"", b"x", bytes(8 * 4_999), bytes(100_000)):
+            with pytest.raises(ProtocolError, match="instead of"):
+                decode(head + behind, b"x", 8)
+            with pytest.raises(ProtocolError, match="instead of"):
+                decode(head + behind, b"", None)
+
+
+def test_the_slots_are_not_copied_before_their_length_fits() -> None:
+    whole = message(5, 3).attachment(RUN, 0, 0)
+    with pytest.raises(ProtocolError, match="9 bytes are not 3 slots of 8"):
+        decode(whole, Counted(9), 8)
+
+
+def test_one_message_has_an_upper_bound_even_if_all_of_it_is_there(monkeypatch) -> None:
+    monkeypatch.setattr(wire, "MAX_MESSAGE_SLOTS", 10)
+    assert len(decode(message(0, 10).attachment(RUN, 0, 0), bytes(80), 8).message.headers) == 10
+    with pytest.raises(ProtocolError, match="more than any labhub sends"):
+        decode(message(0, 11).attachment(RUN, 0, 0), bytes(88), 8)
+    monkeypatch.setattr(wire, "MAX_MESSAGE_NBYTES", 40)
+    with pytest.raises(ProtocolError, match="more than any labhub sends"):
+        decode(message(0, 6).attachment(RUN, 0, 0), bytes(48), 8)
+    assert len(decode(message(0, 1).attachment(RUN, 0, 0), bytes(8), 8).message.headers) == 1
+
+
+@pytest.mark.parametrize("asked", [("xy", "0"), ("11" * 8, "0"), ("11" * 16, "-1"), ("", "9" * 5000), ("", "1_0")])
+def test_a_question_for_no_slot_is_refused(asked) -> None:
+    with pytest.raises(ProtocolError):
+        wire.parse_place(*asked)
+    assert wire.parse_place("11" * 16, "7") == (b"\x11" * 16, 7)
+    assert wire.parse_place("", "0") == (b"", 0)
 
 
 def test_keys() -> None:
