@@ -28,6 +28,7 @@ from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, KeyPair, load_key
 from labhub.transport.enrolled import AllowList
 from labhub.transport.room import wake_descriptor
 from labhub.transport.router import Router
+from labhub.transport.unread import MAX_UNREAD_NBYTES
 
 __all__ = ["DEFAULT_ENDPOINT", "BrokerConfig", "BrokerService", "ChannelRegistry", "Registration"]
 
@@ -54,8 +55,10 @@ class BrokerConfig:
         Called as ``on_ready(endpoint, public_key)`` once it listens.
     allow : {"user", "any"}
         Let in this user's own key and the enrolled ones, or everybody.
-    max_channels_per_key, max_watches_per_key : int
-        How many channels one client may register, and how many watches it may have.
+    max_channels_per_key, max_watches_per_key, max_consumers_per_key : int
+        How many channels one client key may register, and how many watches and registered consumers it may have.
+    max_unread_nbytes : int
+        How much may wait for a connection that does not read, before it gets no more long answers (in bytes).
     settings : SettingsFile, optional
         Whose access rules hold, and are followed when the file changes; its other settings are not looked at here.
     """
@@ -66,6 +69,8 @@ class BrokerConfig:
     allow: Literal["user", "any"] = "user"
     max_channels_per_key: int = 20_000
     max_watches_per_key: int = 256
+    max_consumers_per_key: int = 20_000
+    max_unread_nbytes: int = MAX_UNREAD_NBYTES
     settings: SettingsFile | None = None
 
 
@@ -222,7 +227,8 @@ class BrokerService(Bound):
 
     def _open(self, key: KeyPair | None, allowed: AllowList) -> None:
         config = self.config
-        self._router = self._bind(lambda endpoint: Router(endpoint, key, allowed, self_test=config.allow != "any"))
+        options = {"self_test": config.allow != "any", "max_unread_nbytes": config.max_unread_nbytes}
+        router = self._router = self._bind(lambda endpoint: Router(endpoint, key, allowed, **options))
         self._state = BrokerState(
             probe=_judge,
             bury=_bury,
@@ -230,6 +236,8 @@ class BrokerService(Bound):
             access=self._access,
             max_channels_per_key=config.max_channels_per_key,
             max_watches_per_key=config.max_watches_per_key,
+            max_consumers_per_key=config.max_consumers_per_key,
+            unread=lambda peer: router.unread.excess(peer.routing_id, peer.key),
             started_at=time.monotonic(),
             others=self._numbers,
         )
@@ -273,6 +281,7 @@ class BrokerService(Bound):
                         self._follow_settings(state)
                     with contained("labhub-broker", "channels"):
                         self._send(router, state.tick(now))
+                    router.unread.settle()
         finally:
             self._close()
             while not self._looks.empty():
@@ -291,6 +300,8 @@ class BrokerService(Bound):
         assert self._router is not None  # nobody asks before it listens
         return {
             "handshakes_rejected": self._router.rejected,
+            "answers_dropped": self._router.unread.dropped,
+            "unread_nbytes": self._router.unread.nbytes,
             "settings_reads": self._settings_reads,
             "settings_refused": bool(self.config.settings and self.config.settings.error),
         }
@@ -326,7 +337,7 @@ class BrokerService(Bound):
     def _send(router: Router, messages: list[Outgoing]) -> None:
         for out in messages:
             with contained("labhub-broker", "message"):
-                router.send(out.routing_id, out.frames)
+                router.send(out.routing_id, out.frames, out.key)
 
     def _instead(self) -> str:
         return "in the other process, labhub.connect() reaches it"

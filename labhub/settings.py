@@ -32,13 +32,14 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ----------
     listen : str or None
         Where to listen; port 0 is any.
-    max_channels_per_key, max_watches_per_key : int
+    max_channels_per_key, max_watches_per_key, max_consumers_per_key : int
         As in `labhub.BrokerConfig`.
     """
 
     listen: str | None = None
     max_channels_per_key: Count = 20_000
     max_watches_per_key: Count = 256
+    max_consumers_per_key: Count = 20_000
 
 
 class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -132,6 +132,7 @@ def _service(endpoint: str | None, on_ready: Callable[[str, str], object], setti
             on_ready=on_ready,
             max_channels_per_key=wanted.max_channels_per_key,
             max_watches_per_key=wanted.max_watches_per_key,
+            max_consumers_per_key=wanted.max_consumers_per_key,
             settings=settings,
         )
     )
