@@ -67,6 +67,7 @@ BROKER = (
         "answers_dropped",
     ),
     ("labhub_unread_bytes", "Long messages that wait for connections to read them.", "unread_nbytes"),
+    ("labhub_broker_out_of_files", "1 while the broker has too few open files left for a newcomer.", "out_of_files"),
     ("labhub_settings_reads_total", "How often the settings file was read again.", "settings_reads"),
     ("labhub_settings_refused", "1 while the settings file is broken, and older settings hold.", "settings_refused"),
 )
