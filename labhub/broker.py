@@ -231,8 +231,9 @@ class BrokerService(Bound):
 
     def _open(self, key: KeyPair | None, allowed: AllowList) -> None:
         config = self.config
-        options = {"self_test": config.allow != "any", "max_unread_nbytes": config.max_unread_nbytes}
-        router = self._router = self._bind(lambda endpoint: Router(endpoint, key, allowed, **options))
+        test, unread = config.allow != "any", config.max_unread_nbytes
+        router = self._bind(lambda at: Router(at, key, allowed, self_test=test, max_unread_nbytes=unread))
+        self._router = router
         self._state = BrokerState(
             probe=_judge,
             bury=_bury,

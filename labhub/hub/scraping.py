@@ -192,7 +192,6 @@ class Handler(WSGIRequestHandler):
 
     def setup(self) -> None:
         """Read through a head that is bounded in time and size."""
-        self.timeout = self.server.patience  # of each time that the answer is sent
         super().setup()
         head = _Head(self.connection, self.server.patience)
         self.rfile = io.BufferedReader(head)
