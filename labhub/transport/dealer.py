@@ -155,8 +155,8 @@ class Dealer:
             if self.update(now) != "connecting":
                 self.require_authentic()
                 return True
+            self.require_a_word()
             if now >= deadline:
-                self.require_a_word()
                 return False
             self._monitor.poll(min(50, max(1, round((deadline - now) * 1000))))
 
