@@ -35,7 +35,7 @@ def test_a_port_that_says_nothing_is_noticed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
         began = time.monotonic()
-        with pytest.raises(BrokerUnreachable, match="nobody says a word on it.* no labhub broker"):
+        with pytest.raises(BrokerUnreachable, match=r"nobody says a word on it.* no labhub broker"):
             Messenger().connect(endpoint, KeyPair.random().public)
         assert time.monotonic() - began < 4.5  # before the end of its patience
 
