@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from labhub import liveness
 from labhub.bound import Bound
-from labhub.errors import BrokerUnreachable, ClosedError, InvalidArgument, TimeoutExpired
+from labhub.errors import BrokerUnreachable, ClosedError, InvalidArgument, SegmentSpaceError, TimeoutExpired
 from labhub.logs import event, get_logger
 from labhub.protocol.access import Access
 from labhub.protocol.broker_state import BrokerState, Outgoing, Peer
@@ -26,8 +26,9 @@ from labhub.settings import SettingsFile
 from labhub.tasks import Task, contained, report, words
 from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, KeyPair, load_key
 from labhub.transport.enrolled import AllowList
-from labhub.transport.room import wake_descriptor
+from labhub.transport.room import require_room, wake_descriptor
 from labhub.transport.router import Router
+from labhub.transport.unread import MAX_UNREAD_NBYTES
 
 __all__ = ["DEFAULT_ENDPOINT", "BrokerConfig", "BrokerService", "ChannelRegistry", "Registration"]
 
@@ -54,10 +55,14 @@ class BrokerConfig:
         Called as ``on_ready(endpoint, public_key)`` once it listens.
     allow : {"user", "any"}
         Let in this user's own key and the enrolled ones, or everybody.
-    max_channels_per_key, max_watches_per_key : int
-        How many channels one client may register, and how many watches it may have.
+    max_channels_per_key, max_watches_per_key, max_consumers_per_key : int
+        How many channels one client key may register, and how many watches and registered consumers it may have.
+    max_unread_nbytes : int
+        How much may wait for a connection that does not read, before it gets no more long answers (in bytes).
     settings : SettingsFile, optional
         Whose access rules hold, and are followed when the file changes; its other settings are not looked at here.
+    on_settings : callable, optional
+        Called with why the settings file is not believed, when that changes; with an empty text once it is.
     """
 
     endpoint: str = DEFAULT_ENDPOINT
@@ -66,7 +71,10 @@ class BrokerConfig:
     allow: Literal["user", "any"] = "user"
     max_channels_per_key: int = 20_000
     max_watches_per_key: int = 256
+    max_consumers_per_key: int = 20_000
+    max_unread_nbytes: int = MAX_UNREAD_NBYTES
     settings: SettingsFile | None = None
+    on_settings: Callable[[str], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,7 @@ class BrokerService(Bound):
         self._looks: queue.SimpleQueue[Future[BrokerView]] = queue.SimpleQueue()
         self._reload = False
         self._settings_reads = 0
+        self._out_of_files = False
         self._started_at = 0.0
 
     def start(self) -> Self:
@@ -222,7 +231,9 @@ class BrokerService(Bound):
 
     def _open(self, key: KeyPair | None, allowed: AllowList) -> None:
         config = self.config
-        self._router = self._bind(lambda endpoint: Router(endpoint, key, allowed, self_test=config.allow != "any"))
+        test, unread = config.allow != "any", config.max_unread_nbytes
+        router = self._bind(lambda at: Router(at, key, allowed, self_test=test, max_unread_nbytes=unread))
+        self._router = router
         self._state = BrokerState(
             probe=_judge,
             bury=_bury,
@@ -230,6 +241,8 @@ class BrokerService(Bound):
             access=self._access,
             max_channels_per_key=config.max_channels_per_key,
             max_watches_per_key=config.max_watches_per_key,
+            max_consumers_per_key=config.max_consumers_per_key,
+            unread=lambda peer: router.unread.excess(peer.routing_id, peer.key),
             started_at=time.monotonic(),
             others=self._numbers,
         )
@@ -273,6 +286,8 @@ class BrokerService(Bound):
                         self._follow_settings(state)
                     with contained("labhub-broker", "channels"):
                         self._send(router, state.tick(now))
+                    router.unread.settle()
+                    self._note_room()
         finally:
             self._close()
             while not self._looks.empty():
@@ -291,15 +306,35 @@ class BrokerService(Bound):
         assert self._router is not None  # nobody asks before it listens
         return {
             "handshakes_rejected": self._router.rejected,
+            "answers_dropped": self._router.unread.dropped,
+            "unread_nbytes": self._router.unread.nbytes,
+            "out_of_files": self._out_of_files,
             "settings_reads": self._settings_reads,
             "settings_refused": bool(self.config.settings and self.config.settings.error),
         }
+
+    def _note_room(self) -> None:
+        """Log when open files run out, without which nobody new is served, and when there are some again."""
+        try:
+            require_room()
+        except SegmentSpaceError as error:
+            if not self._out_of_files:
+                facts = event("broker_out_of_files", reason=str(error))
+                logger.error("nobody new can connect: %s", error, extra=facts)
+            self._out_of_files = True
+            return
+        if self._out_of_files:
+            logger.info("there are open files again", extra=event("broker_has_files"))
+        self._out_of_files = False
 
     def _follow_settings(self, state: BrokerState) -> None:
         """Let new access rules hold; those of a file that is broken now are left as they were."""
         force, self._reload = self._reload, False
         file = self.config.settings
-        if file is None or not file.refresh(force=force):
+        if file is None:
+            return
+        refused_before = file.error
+        if not file.refresh(time.monotonic(), force=force):
             return
         self._settings_reads += 1
         if file.error:
@@ -309,6 +344,8 @@ class BrokerService(Bound):
             self._access.rules = file.current.access
             state.rules_changed()
             logger.info("new access rules hold", extra=event("access_changed", path=str(file.path)))
+        if file.error != refused_before and self.config.on_settings is not None:
+            self.config.on_settings(file.error)
 
     def _answer(self, router: Router, state: BrokerState) -> None:
         for _ in range(BURST):
@@ -326,7 +363,7 @@ class BrokerService(Bound):
     def _send(router: Router, messages: list[Outgoing]) -> None:
         for out in messages:
             with contained("labhub-broker", "message"):
-                router.send(out.routing_id, out.frames)
+                router.send(out.routing_id, out.frames, out.key)
 
     def _instead(self) -> str:
         return "in the other process, labhub.connect() reaches it"

@@ -337,7 +337,7 @@ class ProtocolError(LabHubError, ValueError):
 
 
 class QuotaExceeded(ProtocolError):
-    """A client key has as many registered channels, or watches, as one may."""
+    """A client key has as many channels, watches or registered consumers as one may, or does not read its answers."""
 
 
 class StoreExists(LabHubError, FileExistsError):

@@ -42,6 +42,8 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
         Of the labhub that it runs; empty where it does not say.
     settings : str
         Path of the settings file that it follows, be it there or not; empty where it does not say.
+    settings_error : str
+        Why it does not believe what that file says now; empty while it does.
     """
 
     name: str
@@ -52,6 +54,7 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: str
     version: str = ""
     settings: str = ""
+    settings_error: str = ""
 
     @classmethod
     def of_this_process(cls, name: str, endpoint: str, public_key: str, settings: str = "") -> ConnectionFile:
@@ -66,6 +69,10 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
             version=__version__,
             settings=settings,
         )
+
+    def is_of(self, other: ConnectionFile | None) -> bool:
+        """Whether both are of one broker, whatever it has said of its settings meanwhile."""
+        return other is not None and msgspec.structs.replace(other, settings_error=self.settings_error) == self
 
     @property
     def alive(self) -> bool:
@@ -102,7 +109,7 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
 
     def remove(self) -> None:
         """Remove the file, unless another broker has written it meanwhile."""
-        if find(self.name) == self:
+        if self.is_of(find(self.name)):
             path_of(self.name).unlink(missing_ok=True)
 
 

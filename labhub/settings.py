@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import stat
+import time
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -14,7 +16,7 @@ import platformdirs
 
 from labhub.errors import InvalidSettings
 from labhub.names import check_name
-from labhub.protocol.access import Grants
+from labhub.protocol.access import EVERY, Grants
 
 T = TypeVar("T")
 
@@ -23,6 +25,10 @@ Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 MOST_NBYTES = 256 * 1024
 """A longer file is none of ours."""
+STILL = 3.0
+"""For how long a file must not have changed, before it is believed that it takes rules away (in seconds)."""
+OPEN = "open"
+"""What ``access`` is in a file that says itself that it has no rules."""
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,13 +38,14 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ----------
     listen : str or None
         Where to listen; port 0 is any.
-    max_channels_per_key, max_watches_per_key : int
+    max_channels_per_key, max_watches_per_key, max_consumers_per_key : int
         As in `labhub.BrokerConfig`.
     """
 
     listen: str | None = None
     max_channels_per_key: Count = 20_000
     max_watches_per_key: Count = 256
+    max_consumers_per_key: Count = 20_000
 
 
 class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,11 +75,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics : MetricsSettings
     access : dict of str to Grants
         What each key may do, as `labhub.protocol.access.Access` takes it.
+    says_open : bool
+        Whether it says ``access = "open"``: there are no rules, and that is meant.
     """
 
     broker: BrokerSettings = BrokerSettings()
     metrics: MetricsSettings = MetricsSettings()
     access: dict[str, Grants] = {}
+    says_open: bool = False
 
 
 def settings_path(name: str = "default") -> Path:
@@ -98,13 +108,20 @@ def read_settings(path: Path) -> Settings:
         It is not there, cannot be read or could be written by others, is no TOML, or has a setting that is unknown or
         cannot be what it is.
     """
+    return _parsed(path, _text_of(path))
+
+
+def _text_of(path: Path) -> str:
     try:
-        text = _read(path)
+        return _read(path)
     except OSError as error:
-        raise InvalidSettings(f"{path} cannot be read: {error.strerror}", path=str(path)) from None
+        raise Unreadable(f"{path} cannot be read: {error.strerror}", path=str(path)) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise InvalidSettings(f"{path}, line {line}: not UTF-8", path=str(path), line=line) from None
+
+
+def _parsed(path: Path, text: str) -> Settings:
     try:
         return _converted(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
@@ -134,6 +151,10 @@ def _read(path: Path) -> str:
         return file.read().decode()
 
 
+class Unreadable(InvalidSettings):
+    """A settings file could not be read, which may pass without a change of the file."""
+
+
 class _Unusable(Exception):  # never leaves this room
     def __init__(self, what: str, place: tuple[str, ...]) -> None:
         super().__init__(what)
@@ -142,7 +163,13 @@ class _Unusable(Exception):  # never leaves this room
 
 def _converted(document: dict[str, Any]) -> Settings:
     access = document.pop("access", {})
+    if "says_open" in document:  # a name of ours, not of the file's
+        raise _Unusable("there is no such setting", ("says_open",))
     settings = _convert(document, Settings)
+    if access == OPEN:
+        return msgspec.structs.replace(settings, says_open=True)
+    if isinstance(access, str):
+        raise _Unusable(f"it is {OPEN!r}, or a table for each key, not {access!r}", ("access",))
     rules = _convert(access, dict[str, Any], "access")
     # One by one, because msgspec does not say of which key of a dict it speaks.
     grants = {name: _convert(table, Grants, "access", name) for name, table in rules.items()}
@@ -179,8 +206,19 @@ def _line_of(place: tuple[str, ...], text: str) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class _Doubt:
+    """Why a change is not believed, and whether it is once the file has been still for `STILL` seconds."""
+
+    why: str = ""
+    passes: bool = False
+
+
 class SettingsFile:
     """A settings file that is followed: what it says now, or said before it was broken.
+
+    A file that is being written, or was cut off, may be in order and have lost access rules. A change that leaves a key
+    without the rules that it had is therefore not believed at once: it has to say so itself, or at least be still.
 
     Parameters
     ----------
@@ -206,24 +244,76 @@ class SettingsFile:
         self.path = path
         self.error = ""
         self._stamp = self._stamp_now()
-        self.current = Settings() if optional and self._stamp is None else read_settings(path)
+        self._text = "" if optional and self._stamp is None else _text_of(path)
+        self.current = _parsed(path, self._text)
+        self._waits_since: float | None = None  # in doubt, and on the clock of `refresh`
+        self._unread = False
 
-    def refresh(self, *, force: bool = False) -> bool:
-        """Look whether the file has changed, and read it if so, or if `force`d; whether it was read.
+    def refresh(self, now: float | None = None, *, force: bool = False) -> bool:
+        """Look whether the file has changed, and read it if so, or if `force`d; whether there is something new of it.
 
-        What it says is in `current` then; if it is broken, `error` says why, and `current` stays.
+        What it says is in `current` then; if it is not believed, `error` says why, and `current` stays.
+
+        Parameters
+        ----------
+        now : float, optional
+            The time on any clock that does not run back (in seconds); that of this machine unless given.
+        force : bool
+            Read it also if it has not changed.
         """
+        now = time.monotonic() if now is None else now
         stamp = self._stamp_now()
-        if stamp == self._stamp and not force:
-            return False
-        seen, self._stamp = self._stamp, stamp
-        if seen is None and stamp is None:
+        changed, seen, self._stamp = stamp != self._stamp, self._stamp, stamp
+        if changed:
+            self._waits_since = None
+        if seen is None and stamp is None and not self.error:
             return False  # an optional file that never was there
+        settled = self._waits_since is not None and now - self._waits_since >= STILL
+        if not (changed or force or settled or self._unread):
+            return False
+        before = self.current, self.error
+        self._read_again(now, settled=settled)
+        return changed or force or (self.current, self.error) != before
+
+    def _read_again(self, now: float, *, settled: bool) -> None:
+        self._unread = False
         try:
-            self.current, self.error = read_settings(self.path), ""
+            text = _text_of(self.path)
+            new = _parsed(self.path, text)
         except InvalidSettings as error:
+            self._waits_since, self._unread = None, isinstance(error, Unreadable)
             self.error = str(error)
-        return True
+            return
+        doubt = self._doubt_of(new, text)
+        if doubt.why and not (doubt.passes and settled):
+            self.error = f"{self.path} {doubt.why}"
+            if not doubt.passes:
+                self._waits_since = None
+            elif self._waits_since is None:
+                self._waits_since = now
+            return
+        self.current, self.error, self._text, self._waits_since = new, "", text, None
+
+    def _doubt_of(self, new: Settings, text: str) -> _Doubt:
+        """Doubt a change with which a key that had rules has none: it may do everything then."""
+        lost = sorted(self.current.access.keys() - new.access.keys())
+        if not lost or EVERY in new.access:
+            return _Doubt()
+        names = ", ".join(repr(name) for name in lost)
+        waits = f"it is believed once the file has been still for {STILL:g} s"
+        if not new.access:
+            if new.says_open:
+                return _Doubt(f'drops all access rules, and says access = "{OPEN}": {waits}', passes=True)
+            return _Doubt(
+                f"has no access rules any more, so those before hold: a file that is being written, or was cut off, "
+                f'looks so. To let every key do everything, write this line into it: access = "{OPEN}"'
+            )
+        if self._text.startswith(text.rstrip()):
+            return _Doubt(
+                f"ends where the access rules for {names} began, so those before hold: it may have been cut off. If "
+                "they are to go, put a comment in their place"
+            )
+        return _Doubt(f"has no access rules for {names} any more: {waits}", passes=True)
 
     def _stamp_now(self) -> tuple[int, ...] | None:
         try:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+import psutil
+
 from labhub import __version__, liveness, runtime
 from labhub.doctor.finding import Finding, command, dead, examined
 from labhub.doctor.live import is_stopped
@@ -25,6 +27,8 @@ from labhub.transport.keys import enrolled_keys
 CHECK = "brokers"
 PATIENCE = 2.0
 """How long a broker may take to answer (in seconds)."""
+FEW_FILES = 24
+"""With fewer open files left, a broker is in trouble."""
 
 
 class Brokers:
@@ -83,6 +87,8 @@ class Brokers:
         except LabHubError as error:
             yield _silent(broker, error)
             return
+        if full := _open_files(broker.pid):
+            yield Finding(CHECK, "problem", broker.name, f"can serve hardly anybody more: {full}")
         if numbers.get("settings_refused") and not os.path.lexists(broker.settings):
             what = f"{broker.settings}, its settings, is gone: what it said holds until the broker is started again"
             yield Finding(CHECK, "problem", broker.name, what)
@@ -105,8 +111,21 @@ def _silent(broker: ConnectionFile, error: LabHubError) -> Finding:
     if is_stopped(broker.pid):
         what = f"does not answer: its process {broker.pid} is stopped"
         return Finding(CHECK, "problem", broker.name, what, command("kill", "-CONT", str(broker.pid)))
+    if full := _open_files(broker.pid):
+        return Finding(CHECK, "problem", broker.name, f"does not answer newcomers: {full}", _restart(broker.name))
     why = "keys do not match" if isinstance(error, AuthenticationError) else "does not answer"
     return Finding(CHECK, "problem", broker.name, f"{why}: {error}", _restart(broker.name))
+
+
+def _open_files(pid: int) -> str:
+    """What is to say of the open files of a process that has hardly any left; empty if it has."""
+    try:
+        process = psutil.Process(pid)
+        taken, (most, _) = process.num_fds(), process.rlimit(psutil.RLIMIT_NOFILE)
+    except (psutil.Error, OSError):
+        return ""
+    few = most != psutil.RLIM_INFINITY and taken + FEW_FILES > most
+    return f"its process {pid} has {taken} of {most} open files; raise the limit: ulimit -n" if few else ""
 
 
 def _answers(broker: ConnectionFile) -> tuple[list[ChannelEntry], Mapping[str, float]]:
@@ -135,6 +154,9 @@ def _settings(broker: ConnectionFile) -> Iterator[Finding]:
     except InvalidSettings as error:
         yield Finding(CHECK, "problem", broker.name, f"its settings are broken, so older ones hold: {error}")
         return
+    if broker.settings_error:
+        what = f"its settings are not believed, so older ones hold: {broker.settings_error}"
+        yield Finding(CHECK, "problem", broker.name, what)
     known = {EVERY, *(text for entry in _enrolled() for text in (entry.name, entry.key))}
     for name in sorted(rules.keys() - known):
         what = f"{broker.settings} has rules for the key {name!r}, and none is enrolled so"

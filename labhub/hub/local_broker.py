@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
+
 from labhub import runtime
 from labhub.broker import DEFAULT_ENDPOINT, BrokerConfig, BrokerService
 from labhub.errors import (
@@ -84,9 +86,14 @@ def named_broker(
         if on_ready is not None:
             on_ready(bound_to, public_key)
 
+    def refused(error: str) -> None:
+        for at, file in enumerate(written):
+            written[at] = msgspec.structs.replace(file, settings_error=error)
+            written[at].write()
+
     try:
         with runtime.claimed(name):
-            service = _service(endpoint, announce, settings)
+            service = _service(endpoint, announce, settings, refused)
             try:
                 with _metrics(service, settings.current.metrics, metrics_port):
                     yield service
@@ -113,18 +120,24 @@ def settings_of(name: str, config: Path | None = None) -> SettingsFile:
 
 
 def settings_error(name: str) -> str:
-    """Why the settings file of a running broker is not believed; empty if it is, or there is none."""
+    """Why the settings file of a running broker is not believed; empty if it is, or there never was one."""
     running = runtime.find(name)
-    if running is None or not os.path.lexists(running.settings):
+    if running is None:
         return ""
-    try:
-        read_settings(Path(running.settings))
-    except InvalidSettings as error:
-        return str(error)
-    return ""
+    if os.path.lexists(running.settings):
+        try:
+            read_settings(Path(running.settings))
+        except InvalidSettings as error:
+            return str(error)
+    return running.settings_error
 
 
-def _service(endpoint: str | None, on_ready: Callable[[str, str], object], settings: SettingsFile) -> BrokerService:
+def _service(
+    endpoint: str | None,
+    on_ready: Callable[[str, str], object],
+    settings: SettingsFile,
+    on_settings: Callable[[str], object],
+) -> BrokerService:
     wanted = settings.current.broker
     return BrokerService(
         BrokerConfig(
@@ -132,7 +145,9 @@ def _service(endpoint: str | None, on_ready: Callable[[str, str], object], setti
             on_ready=on_ready,
             max_channels_per_key=wanted.max_channels_per_key,
             max_watches_per_key=wanted.max_watches_per_key,
+            max_consumers_per_key=wanted.max_consumers_per_key,
             settings=settings,
+            on_settings=on_settings,
         )
     )
 
@@ -328,7 +343,7 @@ def stop_broker(name: str = "default", timeout: float = 15.0) -> ConnectionFile:
         )
     os.kill(running.pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout
-    while running.alive and runtime.find(name) == running:
+    while running.alive and running.is_of(runtime.find(name)):
         if time.monotonic() > deadline:
             raise TimeoutExpired(f"the broker {name!r}, pid {running.pid}, did not stop within {timeout:g} s")
         time.sleep(runtime.LOOK_INTERVAL)

@@ -8,20 +8,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from labhub import __version__
 from labhub.broker import BrokerView
 from labhub.datablock.diagnostics import Diagnosis, diagnose
 from labhub.errors import BrokerUnreachable, ChannelNotFound, LabHubError, MissingDependency
+from labhub.exhausted import raise_if_exhausted
 from labhub.hub.channels import directory_of
+from labhub.hub.scraping import Scraped, served
 from labhub.logs import event
 from labhub.protocol.messages import ErrorCode
 from labhub.tasks import report
 
 try:
-    from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+    from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
     from prometheus_client.registry import Collector
 except ImportError:
@@ -59,6 +61,13 @@ BROKER = (
     ("labhub_checksum_errors_total", "Slots that were told to be corrupt.", "checksum_errors"),
     ("labhub_messages_ignored_total", "Messages that could not even be answered.", "ignored"),
     ("labhub_handshakes_rejected_total", "Connections with a key that is not let in.", "handshakes_rejected"),
+    (
+        "labhub_answers_dropped_total",
+        "Long messages dropped, as their connection left others unread.",
+        "answers_dropped",
+    ),
+    ("labhub_unread_bytes", "Long messages that wait for connections to read them.", "unread_nbytes"),
+    ("labhub_broker_out_of_files", "1 while the broker has too few open files left for a newcomer.", "out_of_files"),
     ("labhub_settings_reads_total", "How often the settings file was read again.", "settings_reads"),
     ("labhub_settings_refused", "1 while the settings file is broken, and older settings hold.", "settings_refused"),
 )
@@ -70,6 +79,12 @@ UNREADABLE = ("labhub_channels_unreadable", "Channels whose segment is on this m
 DEAD = ("labhub_channels_dead", "Channels whose producer is dead.")
 CONSUMERS = ("labhub_consumers", "Consumers that are registered.")
 REFUSED = ("labhub_requests_refused_total", "Requests answered with an error; label ``code``.")
+
+SERVER = (
+    ("labhub_scrape_connections", "Open connections to this endpoint."),
+    ("labhub_scrapes_cut_total", "Connections cut off to make room for others."),
+    ("labhub_scrapes_turned_away_total", "Connections for which there was no room, or no open file."),
+)
 
 CHANNEL: tuple[tuple[str, str, Callable[[Diagnosis], float]], ...] = (
     ("labhub_producer_alive", "Whether a living process holds the producer's lock.", lambda d: d.alive),
@@ -120,21 +135,20 @@ def serve(look: Callable[[], BrokerView], address: str, port: int, max_channels:
         It cannot listen there.
     """
     registry = CollectorRegistry()
-    registry.register(BrokerCollector(look, max_channels))
+    collector = BrokerCollector(look, max_channels)
+    registry.register(collector)
     ProcessCollector(registry=registry)
-    try:
-        server, thread = start_http_server(port, address, registry)
-    except OSError as error:
-        where = f"http://{address}:{port}"
-        raise BrokerUnreachable(f"metrics cannot be served on {where}: {error.strerror}", endpoint=where) from None
-    endpoint = f"http://{address}:{server.server_port}/metrics"
-    logger.info("metrics are at %s", endpoint, extra=event("metrics_listening", endpoint=endpoint))
-    try:
+    where = f"http://{address}:{port}"
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(served(make_wsgi_app(registry), address, port))
+        except OSError as error:
+            raise_if_exhausted(error, f"metrics cannot be served on {where}")
+            raise BrokerUnreachable(f"metrics cannot be served on {where}: {error.strerror}", endpoint=where) from None
+        collector.server = server
+        endpoint = f"http://{address}:{server.server_port}/metrics"
+        logger.info("metrics are at %s", endpoint, extra=event("metrics_listening", endpoint=endpoint))
         yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class BrokerCollector(Collector):
@@ -143,6 +157,7 @@ class BrokerCollector(Collector):
     def __init__(self, look: Callable[[], BrokerView], max_channels: int) -> None:
         self._look = look
         self._max_channels = max_channels
+        self.server: Scraped | None = None
         self._lock = threading.Lock()
         self._looked_at = float("-inf")
         self._of_broker: list[Metric] = []
@@ -156,9 +171,16 @@ class BrokerCollector(Collector):
                 self._look_again()
                 self._looked_at = time.monotonic()
             yield from self._of_broker
+            yield from self._of_server()
             # One after the other: all samples at once would be enough objects to keep the garbage collector busy.
             yield from _families([(name, text) for name, text, _ in CHANNEL], ("channel",), self._of_channels)
             yield from _families([(name, text) for name, text, _ in READERS], ("channel", "kind"), self._of_readers)
+
+    def _of_server(self) -> Iterator[Metric]:
+        if self.server is not None:
+            numbers = (self.server.open, self.server.cut, self.server.turned_away)
+            for (name, text), number in zip(SERVER, numbers, strict=True):
+                yield from _families([(name, text)], (), [((), (float(number),))])
 
     def _look_again(self) -> None:
         self._of_broker, self._of_channels, self._of_readers = [], [], []

@@ -91,6 +91,8 @@ class Messenger(Questions):
         ------
         AuthenticationError
             If the broker has another key, or refuses this client's.
+        BrokerUnreachable
+            If connections are made there and nobody says a word, as where the broker has no open files left.
         InvalidArgument
             If the endpoint or the key cannot be one.
         """

@@ -261,7 +261,8 @@ class Worker:
         """
         try:
             self._dealer.require_authentic()
-        except AuthenticationError as refusal:
+            self._dealer.require_a_word()
+        except (AuthenticationError, BrokerUnreachable) as refusal:
             self._state.fail_all(refusal)
 
     def _move(self, place: tuple[str, str]) -> None:

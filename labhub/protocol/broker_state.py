@@ -6,7 +6,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Literal
 
 import msgspec
 
@@ -14,10 +13,10 @@ from labhub.errors import ProtocolError
 from labhub.logs import event, get_logger
 from labhub.protocol import codec
 from labhub.protocol.access import Access
+from labhub.protocol.judging import Liveness, Probe, judge
 from labhub.protocol.messages import (
     CLOSING_GRACE,
     HEARTBEAT_EXPIRY,
-    HEARTBEAT_INTERVAL,
     MAX_MESSAGE_NBYTES,
     MAX_PAGE_NBYTES,
     TAKEOVER_GRACE,
@@ -56,6 +55,8 @@ from labhub.protocol.messages import (
     WatchReq,
 )
 from labhub.protocol.peer import Outgoing, Peer
+from labhub.protocol.quotas import Quotas
+from labhub.protocol.readers import Readers
 from labhub.protocol.registry import ChannelRegistry, Registration
 from labhub.protocol.watches import Watches
 
@@ -63,12 +64,14 @@ __all__ = ["BrokerState", "Outgoing", "Peer"]
 
 logger = get_logger(__name__)
 
-Liveness = Literal["alive", "stalled", "dead", "unknown"]
 PROBES_PER_TICK = 200
 MAX_REASON = 300
 """Characters of a refusal's reason that are logged: it may quote what a stranger has sent."""
 SUSPICIOUS = frozenset({ErrorCode.INVALID_REQUEST, ErrorCode.UNAUTHORIZED, ErrorCode.QUOTA_EXCEEDED})
 """Refusals that no client of labhub's own causes in the normal course of things."""
+
+LONG_ANSWER = (ListReq, DiscReq, SchemaReq)
+"""Requests whose answers hold what others have registered, and may be long."""
 
 
 class BrokerState:
@@ -85,8 +88,12 @@ class BrokerState:
     access : Access, optional
         Which of them may do what; everything, unless given. Asked for every request and event. After its rules are
         replaced, `rules_changed` is called.
-    max_channels_per_key, max_watches_per_key : int
+    max_channels_per_key, max_watches_per_key, max_consumers_per_key : int
         Quotas.
+    max_nbytes_per_key : int
+        How much all registrations of a key may take together (in bytes).
+    unread : callable
+        Returns why a connection gets no more long answers; empty while it reads what it asked for.
     started_at : float, optional
         When the broker started, on the clock that every `now` is of (in seconds).
     others : callable, optional
@@ -95,12 +102,15 @@ class BrokerState:
 
     def __init__(
         self,
-        probe: Callable[[Registration], Literal["alive", "closed", "dead", "unknown"]],
+        probe: Probe,
         bury: Callable[[Registration], object] = lambda _: None,
         allowed: Callable[[str], bool] = lambda _: True,
         access: Access | None = None,
         max_channels_per_key: int = 20_000,
         max_watches_per_key: int = 256,
+        max_consumers_per_key: int = 20_000,
+        max_nbytes_per_key: int = 256 * 1024 * 1024,
+        unread: Callable[[Peer], str] = lambda _: "",
         started_at: float | None = None,
         others: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
@@ -113,8 +123,9 @@ class BrokerState:
         self._probe = probe
         self._bury = bury
         self._allowed = allowed
-        self._quota = max_channels_per_key
-        self._per_key: Counter[str] = Counter()
+        self._quotas = Quotas(max_channels_per_key, max_nbytes_per_key)
+        self._readers = Readers(max_consumers_per_key)
+        self._unread = unread
         self._to_probe: list[str] = []
         self._to_tell: list[Outgoing] = []
         self._counts = Counter(registrations=0, events=0, checksum_errors=0)
@@ -139,13 +150,15 @@ class BrokerState:
             if not self._allowed(peer.key):
                 raise ProtocolError("this client's key is not on the allow-list", code=ErrorCode.UNAUTHORIZED.value)
             self._access.require(peer.key, request)
+            if isinstance(request, LONG_ANSWER) and (why := self._unread(peer)):
+                raise ProtocolError(why, code=ErrorCode.QUOTA_EXCEEDED.value)
             self.watches.meet(peer)
             reply = self._answer(peer, request, now, marked=envelope.marked)
         except ProtocolError as error:
             marked = envelope.marked if envelope else getattr(error, "marked", False)
             return self._refuse(peer, error, envelope, marked=marked)
         reply = msgspec.structs.replace(reply, correlation_id=request.correlation_id)
-        return [Outgoing(peer.routing_id, codec.encode(reply, marked=envelope.marked)), *self._told()]
+        return [Outgoing(peer.routing_id, codec.encode(reply, marked=envelope.marked), peer.key), *self._told()]
 
     def _refuse(
         self, peer: Peer, error: ProtocolError, envelope: codec.Envelope | None, *, marked: bool
@@ -165,7 +178,7 @@ class BrokerState:
             details=dict(error.details) or msgspec.UNSET,
             correlation_id=correlation or msgspec.UNSET,
         )
-        return [Outgoing(peer.routing_id, codec.encode(reply, marked=marked))]
+        return [Outgoing(peer.routing_id, codec.encode(reply, marked=marked), peer.key)]
 
     def _answer(self, peer: Peer, request: Message, now: float, *, marked: bool) -> Message:
         match request:
@@ -180,10 +193,10 @@ class BrokerState:
             case ListReq():
                 return self._list(peer, request, now)
             case ConsumerRegReq():
-                self._known(request.channel_name).consumers[peer.key, request.consumer_pid] = now
+                self._readers.note(self._known(request.channel_name), (peer.key, request.consumer_pid), now)
                 return ConsumerRegAck()
             case ConsumerDeregReq():
-                self._known(request.channel_name).consumers.pop((peer.key, request.consumer_pid), None)
+                self._readers.drop(self._known(request.channel_name), (peer.key, request.consumer_pid))
                 return ConsumerDeregAck()
             case SchemaReq():
                 return self._schema(request)
@@ -213,15 +226,15 @@ class BrokerState:
         if refreshed:
             assert old is not None  # only what was there can be refreshed
             new.refresh(old)
-        elif (old is None or old.owner_key != peer.key) and self._per_key[peer.key] >= self._quota:
-            raise ProtocolError(
-                f"one client key may register {self._quota} channels; deregister some first",
-                code=ErrorCode.QUOTA_EXCEEDED.value,
-            )
+        self._quotas.require_room(new, old)
+        if refreshed:
+            self._readers.hand_on(new)
+        elif old is not None:
+            self._readers.forget(old)
         if old is not None:
             self._forget(old)
         self.registry.register_channel(request.channel_name, new)
-        self._per_key[peer.key] += 1
+        self._quotas.add(new)
         self._counts["registrations"] += not refreshed
         self._tell_registered(new, old, now, refreshed=refreshed)
         return RegAck(channel_id=request.channel_name)
@@ -251,6 +264,7 @@ class BrokerState:
 
     def _deregister(self, peer: Peer, request: DeregReq) -> Message:
         entry = self._owned(peer, request.channel_name, request.producer_pid)
+        self._readers.forget(entry)
         self._forget(entry)
         facts = event("channel_deregistered", channel=entry.channel_name, pid=entry.producer_pid)
         logger.info("channel %s deregistered", entry.channel_name, extra=facts)
@@ -370,9 +384,7 @@ class BrokerState:
 
     def _forget(self, entry: Registration) -> None:
         self.registry.remove(entry.channel_name)
-        self._per_key[entry.owner_key] -= 1
-        if not self._per_key[entry.owner_key]:
-            del self._per_key[entry.owner_key]
+        self._quotas.remove(entry)
 
     def _tell(self, kind: EventKind, entry: Registration, now: float | None = None, detail: str = "") -> None:
         """Send an event to whoever watches; with `now`, also what is registered then."""
@@ -402,22 +414,8 @@ class BrokerState:
 
     def liveness(self, entry: Registration, now: float) -> Liveness:
         """Judge the producer of a registration: by its lock where that can be seen, else by its heartbeats."""
-        verdict = self._judge(entry, now)
+        verdict = judge(self._probe, entry, now)
         return "dead" if verdict == "closed" else verdict
-
-    def _judge(self, entry: Registration, now: float) -> Liveness | Literal["closed"]:
-        late = None if entry.heartbeat_at is None else now - entry.heartbeat_at
-        match self._probe(entry), late:
-            case ("dead" | "closed") as verdict, _:
-                return verdict
-            case "alive", float() if late > 2 * HEARTBEAT_INTERVAL:
-                return "stalled"
-            case "alive", _:
-                return "alive"
-            case _, None:
-                return "unknown"
-            case _, _:
-                return "alive" if late <= HEARTBEAT_EXPIRY else "dead"
 
     def tick(self, now: float) -> list[Outgoing]:
         """Let the time pass: channels of producers that have been dead for a while are removed, with their segments.
@@ -434,8 +432,8 @@ class BrokerState:
             entry = self.registry.find_channel(name)
             if entry is None:
                 continue
-            entry.consumers = {who: at for who, at in entry.consumers.items() if now - at <= HEARTBEAT_EXPIRY}
-            verdict = self._judge(entry, now)
+            self._readers.expire(entry, now)
+            verdict = judge(self._probe, entry, now)
             if verdict not in ("dead", "closed"):
                 self._revive(entry, now)
             elif verdict == "closed" and entry.closed_for(now) < CLOSING_GRACE:
@@ -467,6 +465,7 @@ class BrokerState:
 
     def _remove_dead(self, entry: Registration) -> None:
         self._bury(entry)
+        self._readers.forget(entry)
         self._forget(entry)
         self._tell(EventKind.GONE, entry, detail=f"its producer, process {entry.producer_pid}, died")
         logger.info(

@@ -38,7 +38,8 @@ class ErrorCode(StrEnum):
     UNAUTHORIZED = "UNAUTHORIZED"
     """The client's key is not (or no longer) on the allow-list."""
     QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
-    """This client has registered as many channels, or has as many watches, as one key may."""
+    """This client key has as many channels, watches or registered consumers as one may, or its registrations are too
+    long together, or so much waits for a connection that does not read it."""
     ACCESS_DENIED = "ACCESS_DENIED"
     """The access rules do not give the client's key the right that the request needs; ``Error.details`` says which."""
 

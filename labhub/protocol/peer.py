@@ -15,7 +15,8 @@ class Peer:
 
 @dataclass(frozen=True)
 class Outgoing:
-    """Frames to send to one connection."""
+    """Frames to send to one connection of the client with this key."""
 
     routing_id: bytes
     frames: list[bytes]
+    key: str = ""

@@ -102,7 +102,7 @@ class Watches:
                 continue
             mine = msgspec.structs.replace(event, watch_id=name, serial=watch.next_serial)
             watch.next_serial += 1
-            sent.append(Outgoing(watch.peer.routing_id, codec.encode(mine, marked=watch.marked)))
+            sent.append(Outgoing(watch.peer.routing_id, codec.encode(mine, marked=watch.marked), watch.peer.key))
         return sent
 
     def _all(self) -> list[tuple[str, _Watch]]:

@@ -9,8 +9,9 @@ from typing import Literal, Self
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from labhub.errors import AuthenticationError, InvalidArgument
+from labhub.errors import AuthenticationError, BrokerUnreachable, InvalidArgument
 from labhub.transport.curve import KeyPair, check_public_key
+from labhub.transport.greeting import greets
 from labhub.transport.room import require_room
 
 Link = Literal["connecting", "connected", "unauthorized", "wrong_server_key"]
@@ -56,6 +57,7 @@ class Dealer:
         self.handshakes = 0  # finished so far; more than one means that the broker came back
         self._tcp_since: float | None = None
         self._doubts = 0  # connections that ended before the handshake did
+        self.mute = False  # whether the last look found that nobody says a word there
         server = check_public_key(server_key, "server's public key") if server_key else b""
         require_room()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -104,12 +106,21 @@ class Dealer:
         return True
 
     def update(self, now: float) -> Link:
-        """Read the monitor's events; the state of the link at `now` (monotonic, in seconds)."""
+        """Read the monitor's events; the state of the link at `now` (monotonic, in seconds).
+
+        Raises
+        ------
+        SegmentSpaceError
+            If this process has no open file left to find out why the other end is silent.
+        """
         while self._monitor.poll(0):
             self._take(recv_monitor_message(self._monitor)["event"], now)
         silent = self._tcp_since is not None and now - self._tcp_since > HANDSHAKE_PATIENCE
         if self.link == "connecting" and (silent or self._doubts >= 2):
-            self.link = "wrong_server_key"
+            self._tcp_since, self._doubts = None, 0
+            self.mute = not greets(self.endpoint)
+            if not self.mute:
+                self.link = "wrong_server_key"
         return self.link
 
     def _take(self, event: int, now: float) -> None:
@@ -117,7 +128,7 @@ class Dealer:
             case zmq.EVENT_CONNECTED:
                 self._tcp_since = now
             case zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self.link, self._tcp_since, self._doubts = "connected", None, 0
+                self.link, self._tcp_since, self._doubts, self.mute = "connected", None, 0, False
                 self.handshakes += 1
             case zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 self.link, self._tcp_since = "unauthorized", None
@@ -135,6 +146,8 @@ class Dealer:
         ------
         AuthenticationError
             If the server refuses the client's key, or has another key than the one that was given.
+        BrokerUnreachable
+            If connections are made there, and nobody says a word on them.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -142,6 +155,7 @@ class Dealer:
             if self.update(now) != "connecting":
                 self.require_authentic()
                 return True
+            self.require_a_word()
             if now >= deadline:
                 return False
             self._monitor.poll(min(50, max(1, round((deadline - now) * 1000))))
@@ -161,6 +175,20 @@ class Dealer:
             raise AuthenticationError(
                 f"{self.endpoint} does not answer to the public key that was given: the key is wrong or outdated, or "
                 "this is no labhub broker; copy the key from the broker's start-up lines"
+            )
+
+    def require_a_word(self) -> None:
+        """Raise if connections are made, and nobody says a word on them.
+
+        Raises
+        ------
+        BrokerUnreachable
+        """
+        if self.mute:
+            raise BrokerUnreachable(
+                f"a connection to {self.endpoint} is made, but nobody says a word on it: the broker has no open files "
+                "left (ulimit -n) or is stopped, or this is no labhub broker; `labhub doctor` looks at its process",
+                endpoint=self.endpoint,
             )
 
     def close(self) -> None:

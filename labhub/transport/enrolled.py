@@ -97,7 +97,10 @@ class AllowList:
             if stamp != self._stamp:
                 self._enrolled = self._read()
                 self._stamp = stamp
-        except OSError:
+        except OSError as error:
+            if self._stamp is not None and not isinstance(error, FileNotFoundError):
+                facts = event("allow_list_unread", path=str(self._path), reason=error.strerror)
+                logger.error("%s cannot be read: %s; nobody in it is let in", self._path, error.strerror, extra=facts)
             self._stamp, self._enrolled = None, {}
         return self._enrolled
 

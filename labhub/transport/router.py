@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import threading
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
+from zmq.utils.garbage import gc as collector
 
 from labhub.errors import AuthenticationError, BrokerUnreachable, InvalidArgument
 from labhub.protocol.messages import MAX_MESSAGE_NBYTES
@@ -16,6 +18,7 @@ from labhub.transport.curve import KeyPair
 from labhub.transport.dealer import Dealer
 from labhub.transport.enrolled import AllowList
 from labhub.transport.room import require_room
+from labhub.transport.unread import LONG, MAX_UNREAD_NBYTES, Unread
 
 DOMAIN = "labhub"
 HANDSHAKE_MS = 1500
@@ -25,6 +28,8 @@ hundred idle connections lock everybody else out."""
 BACKLOG = 1024
 """So many connections may wait to be accepted. The kernel drops the next one, whose client tries again a second later:
 with libzmq's own 100, a few hundred at once held everybody up."""
+
+_STARTING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,15 @@ class Router:
         The server's key; None switches CURVE off, which only tests do.
     allowed : AllowList
         Whom to let in.
+    self_test : bool
+        Whether to try a stranger's key first.
+    max_unread_nbytes : int
+        How much may wait for a connection that does not read (in bytes).
+
+    Attributes
+    ----------
+    unread : Unread
+        How much waits for whom.
 
     Raises
     ------
@@ -58,8 +72,21 @@ class Router:
         If there are too few open files, or too little address space.
     """
 
-    def __init__(self, endpoint: str, key: KeyPair | None, allowed: AllowList, *, self_test: bool = True) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        key: KeyPair | None,
+        allowed: AllowList,
+        *,
+        self_test: bool = True,
+        max_unread_nbytes: int = MAX_UNREAD_NBYTES,
+    ) -> None:
         require_room()
+        # pyzmq's thread that tells when libzmq has let go of a message takes open files: now, while there is room.
+        with _STARTING:
+            if not collector.is_alive():
+                collector.start()
+        self.unread = Unread(max_unread_nbytes)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._authenticator: ThreadAuthenticator | None = None
         self._credentials = _Credentials(allowed)
@@ -112,6 +139,9 @@ class Router:
                 connected = stranger.handshake(2.0)
             except AuthenticationError:
                 return
+            except BrokerUnreachable:
+                connected = False
+        require_room()  # where no connection can be accepted, this says so
         raise AuthenticationError(
             "the broker's self-test failed: a stranger's key was "
             + ("let in" if connected else "not refused in time")
@@ -142,10 +172,20 @@ class Router:
             key = ""
         return Incoming(parts[0].bytes, key, [part.bytes for part in parts[1:]])
 
-    def send(self, routing_id: bytes, frames: list[bytes]) -> None:
-        """Send to one connection; a peer that is gone, or does not read, is not waited for."""
+    def send(self, routing_id: bytes, frames: list[bytes], key: str = "") -> None:
+        """Send to one connection of a client's; a peer that is gone, or does not read, is not waited for.
+
+        A long message to a connection that has left too much unread is dropped, and counted.
+        """
         try:
-            self._socket.send_multipart([routing_id, *frames], zmq.NOBLOCK)
+            if len(frames[-1]) < LONG:
+                self._socket.send_multipart([routing_id, *frames], zmq.NOBLOCK)
+            elif self.unread.excess(routing_id, key):
+                self.unread.dropped += 1
+            else:
+                self._socket.send_multipart([routing_id, *frames[:-1]], zmq.NOBLOCK | zmq.SNDMORE)
+                sent = self._socket.send(frames[-1], zmq.NOBLOCK, copy=False, track=True)
+                self.unread.add(routing_id, key, sent, len(frames[-1]))
         except zmq.ZMQError:
             return
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from labhub import BrokerConfig, BrokerService, ConsumerInfo, Messenger, ProducerInfo
-from labhub.errors import AuthenticationError, ChannelBusy, ChannelNotFound, InvalidArgument
+from labhub.errors import AuthenticationError, BrokerUnreachable, ChannelBusy, ChannelNotFound, InvalidArgument
 from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, KeyPair, data_directory, load_key
 from labhub.transport.enrolled import ENROLLED
 
@@ -35,9 +35,9 @@ def test_a_port_that_says_nothing_is_noticed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
         began = time.monotonic()
-        with pytest.raises(AuthenticationError, match="no labhub broker"):
+        with pytest.raises(BrokerUnreachable, match=r"nobody says a word on it.* no labhub broker"):
             Messenger().connect(endpoint, KeyPair.random().public)
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 4.5  # before the end of its patience
 
 
 def test_nobody_there_is_false_and_nonsense_is_refused() -> None:

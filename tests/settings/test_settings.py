@@ -10,7 +10,7 @@ import pytest
 
 from labhub.errors import InvalidName, InvalidSettings
 from labhub.protocol.access import Grants
-from labhub.settings import MOST_NBYTES, SettingsFile, read_settings, settings_path
+from labhub.settings import MOST_NBYTES, STILL, SettingsFile, read_settings, settings_path
 
 WHOLE = """
 [broker]
@@ -59,6 +59,8 @@ def test_all_that_it_may_say(path: Path) -> None:
         ("[metrics]\nport = 65536", 2, "metrics.port", "<= 65535"),
         ("metrics.port = true", 1, "metrics.port", "got `bool`"),
         ("access = 3", 1, "access", "got `int`"),
+        ("access = 'shut'", 1, "access", "'open', or a table for each key, not 'shut'"),
+        ("says_open = true", 1, "says_open", "no such setting"),
         ("[access]\nann = ['*']", 2, "access.ann", "got `array`"),
         ("[access.ann]\n# consum?\nconsum = ['*']", 3, "access.ann.consum", "no such setting"),
         ("[access.ann]\nconsume = [\n  'x',\n  3,\n]", 2, "access.ann.consume", "got `int`"),
@@ -123,18 +125,24 @@ def test_a_file_is_followed_through_every_kind_of_change(path: Path) -> None:
     assert not file.refresh()
     assert not file.refresh(force=True)
     for k, write in enumerate((path.write_text, lambda text: replace(path, text), path.write_text)):
-        write(f"[access.k{k}]\n")
+        write(f'[access.k{k}]\n[access."*"]\n')
         assert file.refresh()
-        assert list(file.current.access) == [f"k{k}"]
+        assert list(file.current.access) == [f"k{k}", "*"]
         assert not file.refresh()
+    path.write_text("[access.k2]\n# so everybody else may do everything\n")
+    assert file.refresh(0.0)
+    assert file.refresh(STILL)
+    assert list(file.current.access) == ["k2"]
     assert file.refresh(force=True)
     path.unlink()
     assert file.refresh()
     assert "No such file" in file.error
     assert list(file.current.access) == ["k2"]
-    path.write_text("")
-    assert file.refresh()
-    assert (file.error, file.current.access) == ("", {})
+    path.write_text("[access.k3]\n")
+    assert file.refresh(0.0)
+    assert "no access rules for 'k2' any more" in file.error
+    assert file.refresh(STILL)
+    assert (file.error, list(file.current.access)) == ("", ["k3"])
 
 
 def replace(path: Path, text: str) -> None:
