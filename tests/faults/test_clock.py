@@ -47,7 +47,7 @@ def test_28_wall_clock_stepped(fault: Fault, tmp_path: Path) -> None:
         for process in (subject, broker):
             if process is not None:
                 process.kill()
-                process.wait()
+                process.wait(60)
                 for pipe in filter(None, (process.stdin, process.stdout)):
                     pipe.close()
 
