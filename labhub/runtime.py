@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from labhub import __version__, liveness
-from labhub.errors import LabHubError
+from labhub.errors import LabHubError, SegmentAccessError
 from labhub.exhausted import raise_if_exhausted
 from labhub.names import NAME, check_name
 from labhub.private import private_directory
@@ -220,6 +220,8 @@ def claimed(name: str) -> Iterator[None]:
         A broker of that name runs already.
     SegmentSpaceError
         There is no room for the file.
+    SegmentAccessError
+        The runtime directory cannot hold locks, or is not private.
     """
     path = path_of(name).with_suffix(".lock")
     deadline = time.monotonic() + HOLDER_PATIENCE
@@ -237,6 +239,14 @@ def claimed(name: str) -> Iterator[None]:
                 raise _already_running(name) from None
             time.sleep(LOOK_INTERVAL)
             continue
+        except OSError as error:
+            os.close(descriptor)
+            raise_if_exhausted(error, f"cannot lock {path}")
+            raise SegmentAccessError(
+                f"files in {path.parent} cannot be locked ({error.strerror}), so nobody can tell whether a broker "
+                "runs; set LABHUB_RUNTIME_DIR to a directory that can hold locks",
+                path=str(path.parent),
+            ) from error
         # The holder before us may have unlinked the file between our open and our lock.
         if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
             break

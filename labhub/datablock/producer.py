@@ -203,7 +203,7 @@ class DataBlockProducer(Bound, _native.Writer):
 
     @property
     def epoch(self) -> int:
-        """1 for the first producer of a segment, one more after each takeover."""
+        """1 for the first producer of a segment, one more after each takeover and each step of the wall clock."""
         return self._native.epoch
 
     @property
@@ -245,7 +245,7 @@ class DataBlockProducer(Bound, _native.Writer):
         -------
         dict of str to int
             ``written`` (slots), ``bytes_written``, ``aborts``, ``evictions``, ``timeouts``, ``takeovers``, ``blocked``
-            (how often a write waited), ``blocked_ns`` (for how long altogether) and ``consumers``.
+            (how often a write waited), ``blocked_ns`` (for how long altogether), ``clock_steps`` and ``consumers``.
 
         Raises
         ------

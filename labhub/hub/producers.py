@@ -224,7 +224,7 @@ class Producer(Bound):
 
     @property
     def epoch(self) -> int:
-        """1 for the first producer of a segment, one more after each takeover; 0 before the segment exists."""
+        """1 at first, one more after each takeover and each step of the wall clock; 0 before the segment exists."""
         return 0 if self._block is None else self._block.epoch
 
     @property
