@@ -52,6 +52,8 @@ class BrokerConfig:
         Encrypt and authenticate. False is for tests.
     on_ready : callable, optional
         Called as ``on_ready(endpoint, public_key)`` once it listens.
+    on_tick : callable, optional
+        Called about once a second by the thread that serves, while it does.
     allow : {"user", "any"}
         Let in this user's own key and the enrolled ones, or everybody.
     max_channels_per_key, max_watches_per_key : int
@@ -63,6 +65,7 @@ class BrokerConfig:
     endpoint: str = DEFAULT_ENDPOINT
     use_curve: bool = True
     on_ready: Callable[[str, str], object] | None = None
+    on_tick: Callable[[], object] | None = None
     allow: Literal["user", "any"] = "user"
     max_channels_per_key: int = 20_000
     max_watches_per_key: int = 256
@@ -273,6 +276,9 @@ class BrokerService(Bound):
                         self._follow_settings(state)
                     with contained("labhub-broker", "channels"):
                         self._send(router, state.tick(now))
+                    if self.config.on_tick is not None:
+                        with contained("labhub-broker", "tick"):
+                            self.config.on_tick()
         finally:
             self._close()
             while not self._looks.empty():

@@ -106,7 +106,7 @@ def judge(shm_name: str, metadata: Mapping[str, Any]) -> Verdict:
     except LabHubError:
         return "unknown"
     # Its own epochs: the one with which it began, and one more for each step of its clock.
-    first, last = found["opened_epoch"] or found["epoch"], found["epoch"]
+    first, last = int(found["opened_epoch"] or found["epoch"]), int(found["epoch"])  # type: ignore[call-overload]
     if found["instance_id"] != instance or not first <= epoch <= last:
         return "dead"
     if found["closed"]:

@@ -212,6 +212,11 @@ class DataBlockProducer(Bound, _native.Writer):
         return self._native.took_over
 
     @property
+    def busy(self) -> bool:
+        """Whether a slot is open."""
+        return self._native.claimed
+
+    @property
     def closed(self) -> bool:
         """Whether the producer was closed."""
         return self._native.closed
