@@ -294,8 +294,8 @@ def probe(directory: str, name: str) -> dict[str, object]:
     Keys: path, instance_id (bytes), schema_hash (bytes), epoch, head, first_seq, capacity, slot_nbytes, stride,
     nbytes, policy, sync_policy, checksum_policy, closed (bool), alive (bool: the producer's lock is held), pid,
     start_time, st_dev, st_ino, created_ns, commit_ns (timestamp of the newest slot or 0), counters (dict of int:
-    bytes_written, aborts, evictions, blocked_ns, blocked, takeovers, timeouts, since the last reset) and consumers
-    (list of dicts: line, lossless, alive, evicted, pid, cursor, lag, lost, received). Raises like Consumer.
+    bytes_written, aborts, evictions, blocked_ns, blocked, takeovers, timeouts, clock_steps, since the last reset) and
+    consumers (list of dicts: line, lossless, alive, evicted, pid, cursor, lag, lost, received). Raises like Consumer.
     """
 
 def reset_counters(directory: str, name: str) -> None:

@@ -53,6 +53,8 @@ class BrokerConfig:
         Encrypt and authenticate. False is for tests.
     on_ready : callable, optional
         Called as ``on_ready(endpoint, public_key)`` once it listens.
+    on_tick : callable, optional
+        Called about once a second by the thread that serves, while it does.
     allow : {"user", "any"}
         Let in this user's own key and the enrolled ones, or everybody.
     max_channels_per_key, max_watches_per_key, max_consumers_per_key : int
@@ -68,6 +70,7 @@ class BrokerConfig:
     endpoint: str = DEFAULT_ENDPOINT
     use_curve: bool = True
     on_ready: Callable[[str, str], object] | None = None
+    on_tick: Callable[[], object] | None = None
     allow: Literal["user", "any"] = "user"
     max_channels_per_key: int = 20_000
     max_watches_per_key: int = 256
@@ -288,6 +291,9 @@ class BrokerService(Bound):
                         self._send(router, state.tick(now))
                     router.unread.settle()
                     self._note_room()
+                    if self.config.on_tick is not None:
+                        with contained("labhub-broker", "tick"):
+                            self.config.on_tick()
         finally:
             self._close()
             while not self._looks.empty():

@@ -108,7 +108,7 @@ class SegmentTokenMismatch(LabHubError, PermissionError):
 
 
 class SegmentAccessError(LabHubError, PermissionError):
-    """A segment, directory or key file belongs to another user, is a symbolic link, or is open to others.
+    """A segment, directory or key file belongs to another user, is a link, is open to others, or cannot be locked.
 
     Attributes
     ----------

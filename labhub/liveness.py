@@ -105,7 +105,9 @@ def judge(shm_name: str, metadata: Mapping[str, Any]) -> Verdict:
         return "closed"
     except LabHubError:
         return "unknown"
-    if found["instance_id"] != instance or found["epoch"] != epoch:
+    # Its own epochs: the one with which it began, and one more for each step of its clock.
+    first, last = int(found["opened_epoch"] or found["epoch"]), int(found["epoch"])  # type: ignore[call-overload]
+    if found["instance_id"] != instance or not first <= epoch <= last:
         return "dead"
     if found["closed"]:
         return "closed"
@@ -138,18 +140,27 @@ def is_orphan(path: str) -> bool:
         return False
     try:
         return _is_free(descriptor)
+    except OSError:  # it cannot be told, so nobody is dead
+        return False
     finally:
         os.close(descriptor)
 
 
 def holds_producer(descriptor_path: str) -> bool:
-    """Whether a living process holds the producer's lock of an open file, given as a path in ``/proc/<pid>/fd``."""
+    """Whether a living process holds the producer's lock of an open file, given as a path in ``/proc/<pid>/fd``.
+
+    Where that cannot be told, it is taken to hold it.
+    """
     try:
         descriptor = os.open(descriptor_path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
+    except OSError:
+        return True
     try:
         return not _is_free(descriptor)
+    except OSError:  # it cannot be told, so nobody is dead
+        return True
     finally:
         os.close(descriptor)
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from labhub import __version__, liveness
-from labhub.errors import LabHubError
+from labhub import __version__, guard, liveness
+from labhub.errors import LabHubError, SegmentAccessError
 from labhub.exhausted import raise_if_exhausted
 from labhub.names import NAME, check_name
 from labhub.private import private_directory
@@ -160,6 +160,11 @@ def connection_files() -> list[Path]:
     return sorted(path for path in found if NAME.fullmatch(path.name.removeprefix("broker-").removesuffix(".json")))
 
 
+def is_written(name: str) -> bool:
+    """Whether there is anything under the name of a broker's connection file; no directory is made."""
+    return os.path.lexists(runtime_path() / f"broker-{name}.json")
+
+
 def find(name: str = "default") -> ConnectionFile | None:
     """Return the connection file of a broker; None if there is none, or what is there is not one.
 
@@ -216,7 +221,9 @@ def is_abandoned(path: Path) -> bool:
 
 @contextmanager
 def claimed(name: str) -> Iterator[None]:
-    """Hold the lock file of a broker's name, which the kernel releases whatever happens to this process.
+    """Hold a broker's name by a lock file and a socket, which the kernel releases whatever happens to this process.
+
+    The socket is for the case that the file is removed under its broker, as the end of a login does.
 
     A holder that cannot be found is a broker that is just starting, or just dying: it is waited for, so that the first
     can be named, and the second does not keep its successor from starting.
@@ -227,6 +234,8 @@ def claimed(name: str) -> Iterator[None]:
         A broker of that name runs already.
     SegmentSpaceError
         There is no room for the file.
+    SegmentAccessError
+        The runtime directory cannot hold locks, or is not private.
     """
     path = path_of(name).with_suffix(".lock")
     deadline = time.monotonic() + HOLDER_PATIENCE
@@ -244,18 +253,36 @@ def claimed(name: str) -> Iterator[None]:
                 raise _already_running(name) from None
             time.sleep(LOOK_INTERVAL)
             continue
+        except OSError as error:
+            os.close(descriptor)
+            raise_if_exhausted(error, f"cannot lock {path}")
+            raise SegmentAccessError(
+                f"files in {path.parent} cannot be locked ({error.strerror}), so nobody can tell whether a broker "
+                "runs; set LABHUB_RUNTIME_DIR to a directory that can hold locks",
+                path=str(path.parent),
+            ) from error
         # The holder before us may have unlinked the file between our open and our lock.
         if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-            break
+            try:
+                socket = guard.hold(str(path))
+                break
+            except guard.Held as holder:  # its lock file was removed
+                path.unlink(missing_ok=True)
+                if time.monotonic() > deadline:
+                    os.close(descriptor)
+                    raise _already_running(name, holder.pid) from None
+                time.sleep(LOOK_INTERVAL)
         os.close(descriptor)
-    _claims.add(descriptor)
+    held = {descriptor} if socket is None else {descriptor, socket.detach()}
+    _claims.update(held)
     try:
         yield
     finally:
-        if descriptor in _claims:  # not in a forked child: the name is its parent's
+        if held <= _claims:  # not in a forked child: the name is its parent's
             path.unlink(missing_ok=True)
-            _claims.remove(descriptor)
-            os.close(descriptor)
+            _claims.difference_update(held)
+            for each in held:
+                os.close(each)
 
 
 _claims: set[int] = set()
@@ -270,7 +297,8 @@ def _forget_claims() -> None:
 os.register_at_fork(after_in_child=_forget_claims)
 
 
-def _already_running(name: str) -> LabHubError:
+def _already_running(name: str, pid: int = 0) -> LabHubError:
     running = find_live(name)
-    where = "" if running is None else f": pid {running.pid} at {running.endpoint}"
+    where = f": pid {pid}" if pid else ""
+    where = where if running is None else f": pid {running.pid} at {running.endpoint}"
     return LabHubError(f"a broker named {name!r} runs already{where}; stop it first, or give the new one another name")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,42 @@ VARIABLES = {
     "data": "LABHUB_DATA_DIR",
     "config": "LABHUB_CONFIG_DIR",
 }
+
+
+CHILD_PATIENCE = 60.0
+"""How long a ``with Popen(...)`` waits for its child at its end (in seconds)."""
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C be heard by the suite and its children: below nohup, and in a script's background, it is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_endless_children() -> Iterator[None]:
+    """Kill the child of a ``with Popen(...)`` that fails, or whose child does not end: the original waits for ever."""
+    leave = subprocess.Popen.__exit__
+
+    def kill_and_leave(process: subprocess.Popen[bytes], kind: type[BaseException] | None, *error: object) -> None:
+        late = False
+        if kind is not None:
+            process.kill()
+        elif process.stdin is None:  # else closing it is what ends the child
+            late = not ended(process)
+        leave(process, kind, *error)  # type: ignore[arg-type]
+        assert not late, f"{process.args} did not end within {CHILD_PATIENCE:g} s"
+
+    def ended(process: subprocess.Popen[bytes]) -> bool:
+        try:
+            process.wait(CHILD_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return False
+        return True
+
+    subprocess.Popen.__exit__ = kill_and_leave  # type: ignore[method-assign, assignment]
+    yield
+    subprocess.Popen.__exit__ = leave  # type: ignore[method-assign]
 
 
 VERSIONS = ("schema", "datablock", "recording", "replaying", "cli", "magics", "property")

@@ -8,12 +8,21 @@ from typing import Self
 
 
 class Ending:
-    """While inside, the first Ctrl-C or SIGTERM asks for an end in order; the second one interrupts."""
+    """While inside, the first Ctrl-C or SIGTERM asks for an end in order; the second one interrupts.
+
+    Parameters
+    ----------
+    *numbers : signal.Signals
+        What asks, if it is not these two.
+    """
 
     asked = False
 
+    def __init__(self, *numbers: signal.Signals) -> None:
+        self._numbers = numbers or (signal.SIGINT, signal.SIGTERM)
+
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._ask) for number in self._numbers}
         return self
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:

@@ -106,11 +106,18 @@ def _segment(segment: Diagnosis, history: float | None) -> list[tuple[str, str]]
         + ("" if history is None else f", {history:.4g} s"),
         owner=f"pid {segment.pid}, {'alive' if segment.alive else 'dead'}" + (", closed" if segment.closed else ""),
         epoch=str(segment.epoch),
+        clock=clock_of(segment),
         created=instant(segment.created_ns),
         policy=f"{segment.policy}, {segment.sync_policy}, checksum {segment.checksum_policy}",
         instance=segment.instance_id,
         schema_hash=segment.schema_hash,
     )
+
+
+def clock_of(segment: Diagnosis) -> str:
+    """Say how the times of the slots compare with the wall clock, and how often that was stepped."""
+    steps = segment.counters["clock_steps"]
+    return f"{segment.clock_ahead_ns / 1e6:+.3f} ms from the wall clock" + (f", {steps} steps" if steps else "")
 
 
 def _ring(segment: Diagnosis) -> list[tuple[str, str]]:

@@ -41,6 +41,10 @@ class ChannelSample:
         How much of the ring the slowest lossless reader has still to read, 0 to 1; None without such a reader.
     evictions, timeouts : int or None
         Of lossless readers, and of writes that waited for them in vain; since the counters were reset.
+    clock_steps : int or None
+        Of the wall clock, that the producer has followed since the counters were reset.
+    clock_ahead_s : float or None
+        By how much the clock of the slots is ahead of the wall clock (in seconds).
     readers : list of dict
         Each with pid, kind ("lossless" or "lossy"), alive, evicted, lag, received and lost.
     error : str
@@ -60,6 +64,8 @@ class ChannelSample:
     fill: float | None = None
     evictions: int | None = None
     timeouts: int | None = None
+    clock_steps: int | None = None
+    clock_ahead_s: float | None = None
     readers: list[dict[str, Any]] = field(default_factory=list)
     error: str = ""
 
@@ -163,6 +169,8 @@ class Sampler:
             fill=min(1.0, max(lags) / found.capacity) if lags else None,
             evictions=found.counters["evictions"],
             timeouts=found.counters["timeouts"],
+            clock_steps=found.counters["clock_steps"],
+            clock_ahead_s=found.clock_ahead_ns / 1e9,
             readers=[
                 {key: getattr(r, key) for key in ("pid", "kind", "alive", "evicted", "lag", "received", "lost")}
                 for r in found.readers

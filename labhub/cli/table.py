@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 STYLE_OF = {"alive": "", "stalled": "yellow", "dead": "red", "unknown": "dim"}
 
+STEP = 0.001
+"""By how much a clock of slots may be off without being told of (in seconds): what producers follow as a step."""
+
 
 def table(sample: Sample, rows: int | None = None) -> RenderableType:
     """Return the channels, and below them their readers; at most so many `rows` of both together."""
@@ -54,6 +57,9 @@ def _title(sample: Sample) -> Text:
     for channel in sample.channels:
         if channel.error:
             text.append(f"\n{one_line(channel.name)} cannot be examined: {one_line(channel.error)}", style="yellow")
+        if channel.clock_steps or abs(channel.clock_ahead_s or 0.0) > STEP:
+            steps = f"{channel.clock_steps} steps of the clock, now {channel.clock_ahead_s or 0.0:+.3f} s from it"
+            text.append(f"\n{one_line(channel.name)}: {steps}", style="yellow")
     if sample.broker_error:
         why = one_line(sample.broker_error)
         text.append(f"\nthe broker does not answer, these are its last channels: {why}", style="red")

@@ -57,8 +57,12 @@ class Diagnosis:
         Whether the stream has ended.
     pid, start_time : int
         The producer's process, and when it started (in clock ticks since boot).
-    epoch : int
-        1 for the creator, one more after each takeover.
+    epoch, opened_epoch : int
+        1 for the creator, one more after each takeover and each step of the producer's clock; and the one with which
+        the producer began (0 if its labhub does not say).
+    clock_ahead_ns : int
+        By how much the clock of the slots is ahead of the wall clock (in ns). The producer looks at that again when it
+        writes, once a second at most.
     instance_id, schema_hash : str
         In hexadecimal.
     capacity, slot_nbytes, stride, nbytes : int
@@ -73,8 +77,8 @@ class Diagnosis:
         How many slots are ``empty``, ``committed``, ``holes`` (passed over by `write_copies`), ``writing`` and
         ``uncommitted``; empty if nobody asked for it.
     counters : dict of str to int
-        ``bytes_written``, ``aborts``, ``evictions``, ``timeouts``, ``takeovers``, ``blocked`` and ``blocked_ns``, since
-        the last reset.
+        ``bytes_written``, ``aborts``, ``evictions``, ``timeouts``, ``takeovers``, ``blocked``, ``blocked_ns`` and
+        ``clock_steps``, since the last reset.
     readers : tuple of Reader
     """
 
@@ -85,6 +89,8 @@ class Diagnosis:
     pid: int
     start_time: int
     epoch: int
+    opened_epoch: int
+    clock_ahead_ns: int
     instance_id: str
     schema_hash: str
     capacity: int

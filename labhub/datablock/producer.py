@@ -205,13 +205,18 @@ class DataBlockProducer(_native.Writer):
 
     @property
     def epoch(self) -> int:
-        """1 for the first producer of a segment, one more after each takeover."""
+        """1 for the first producer of a segment, one more after each takeover and each step of the wall clock."""
         return self._native.epoch
 
     @property
     def took_over(self) -> bool:
         """Whether this producer took over the segment of one that died."""
         return self._native.took_over
+
+    @property
+    def busy(self) -> bool:
+        """Whether a slot is open."""
+        return self._native.claimed
 
     @property
     def closed(self) -> bool:
@@ -247,7 +252,7 @@ class DataBlockProducer(_native.Writer):
         -------
         dict of str to int
             ``written`` (slots), ``bytes_written``, ``aborts``, ``evictions``, ``timeouts``, ``takeovers``, ``blocked``
-            (how often a write waited), ``blocked_ns`` (for how long altogether) and ``consumers``.
+            (how often a write waited), ``blocked_ns`` (for how long altogether), ``clock_steps`` and ``consumers``.
 
         Raises
         ------

@@ -35,8 +35,8 @@ def examine_live(found: Diagnosis, *, known: bool) -> Iterator[Finding]:
     ahead = max(found.created_ns, found.commit_ns) - time.time_ns()
     if ahead > AHEAD_NS:
         what = (
-            f"its timestamps are {ahead / 1e9:.0f} s ahead of the clock, which was set back since its producer began; "
-            "they never run backwards, and follow the clock again once that producer is closed and opened again"
+            f"its timestamps are {ahead / 1e9:.0f} s ahead of the clock, which was set back since; those that the "
+            "producer takes from the clock follow it in a new epoch, at the latest a second later"
         )
         yield Finding(CHECK, "note", found.path, what)
 

@@ -85,7 +85,7 @@ def _unreadable(path: Path, error: LabHubError) -> Finding:
         case IncompatibleSegment():
             what += "; it is left alone, and no channel can have this name"
             return Finding(CHECK, "problem", str(path), what, command("rm", path))
-        case SegmentAccessError():
+        case SegmentAccessError() if error.path == str(path):  # else it is the directory's fault
             return Finding(CHECK, "problem", str(path), what, command("chmod", "600", path))
     return Finding(CHECK, "problem", str(path), what)
 

@@ -30,6 +30,7 @@ from labhub.hub.watching import Watch
 from labhub.messenger import Messenger
 from labhub.names import check_name, check_one
 from labhub.schema import Schema
+from labhub.tasks import contained
 from labhub.words import quoted
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Hub(Bound):
         self._producers: weakref.WeakValueDictionary[str, Producer] = weakref.WeakValueDictionary()
         self._consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+        # Not the hub itself: the Messenger's thread does not keep it alive.
+        messenger.look_after(partial(_look, self._producers))
 
     @property
     def usable(self) -> bool:
@@ -216,7 +219,8 @@ class Hub(Bound):
             # Bound to the directory, not to the hub: a producer does not keep its hub alive.
             register = partial(self._directory.register, timeout=self._timeout)
             conflict = partial(self._directory.conflict, channel, timeout=self._timeout)
-            producer = Producer(channel, segment_directory(self.name), wanted, register, conflict)
+            announce = partial(self._directory.amend, notes={})
+            producer = Producer(channel, segment_directory(self.name), wanted, register, conflict, announce)
             self._producers[channel] = producer
             return producer
 
@@ -571,3 +575,10 @@ class Hub(Bound):
 
     def __repr__(self) -> str:
         return f"Hub({self.name!r}, {'closed' if self._closed else self._messenger.status})"
+
+
+def _look(producers: weakref.WeakValueDictionary[str, Producer]) -> None:
+    """Let producers look whether their files are still there."""
+    for channel, producer in list(producers.items()):
+        with contained("labhub-messenger", channel):
+            producer.look()

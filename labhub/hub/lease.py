@@ -45,6 +45,22 @@ class Lease:
         self._lock = threading.RLock()
         self._closed = False
 
+    def renew(self, open_again: Callable[[], Closable]) -> bool:
+        """Close the DataBlock and go on with another one under the same name; whether that was done.
+
+        Raises
+        ------
+        ConcurrentUseError
+            Another thread is inside a call on it; nothing was closed, and the call can be repeated. So it can after an
+            error of `open_again`.
+        """
+        with self._lock:
+            if self._closed or os.getpid() != self._pid:
+                return False
+            self._block.close()
+            self._block = open_again()
+            return True
+
     def release(self) -> Future[None] | None:
         """Close the DataBlock and start to withdraw it; the confirmation to wait for, or None where there will be none.
 

@@ -24,14 +24,17 @@ from labhub.errors import (
 )
 from labhub.exhausted import raise_if_exhausted
 from labhub.hub.holder import describe_process, is_kernel
+from labhub.logs import event, get_logger
 from labhub.messenger import Messenger
 from labhub.names import check_name
 from labhub.private import private_directory
 from labhub.runtime import ConnectionFile
 from labhub.settings import MetricsSettings, SettingsFile, read_settings, settings_path
-from labhub.tasks import Task
+from labhub.tasks import Task, words
 from labhub.telling import Advice
 from labhub.transport.curve import CLIENT_KEY, SERVER_KEY, data_directory, load_key
+
+logger = get_logger(__name__)
 
 # How long a broker whose process runs may take to answer, before it is believed all the same; and how long it is asked
 # before a look whether its process still runs (both in seconds).
@@ -91,9 +94,16 @@ def named_broker(
             written[at] = msgspec.structs.replace(file, settings_error=error)
             written[at].write()
 
+    told = ""
+
+    def keep() -> None:
+        nonlocal told
+        if written:
+            told = _keep(written[0], told)
+
     try:
         with runtime.claimed(name):
-            service = _service(endpoint, announce, settings, refused)
+            service = _service(endpoint, announce, keep, settings, refused)
             try:
                 with _metrics(service, settings.current.metrics, metrics_port):
                     yield service
@@ -132,9 +142,32 @@ def settings_error(name: str) -> str:
     return running.settings_error
 
 
+def _keep(file: ConnectionFile, told: str) -> str:
+    """Write a connection file again that was removed under its broker, as the end of a login does.
+
+    Returns
+    -------
+    str
+        Why it cannot be written, which is logged unless it was `told` before; empty if it is there.
+    """
+    if runtime.is_written(file.name):
+        return ""
+    try:
+        path = file.write()
+    except (LabHubError, OSError) as error:  # the place of the directory is gone, too: until the next login, perhaps
+        facts = event("connection_file_gone", path=str(runtime.runtime_path()), reason=words(error))
+        if words(error) != told:
+            logger.warning("the connection file was removed, and cannot be written again: %s", error, extra=facts)
+        return words(error)
+    facts = event("connection_file_renewed", path=str(path))
+    logger.warning("the connection file was removed, and is written again: %s", path, extra=facts)
+    return ""
+
+
 def _service(
     endpoint: str | None,
     on_ready: Callable[[str, str], object],
+    on_tick: Callable[[], object],
     settings: SettingsFile,
     on_settings: Callable[[str], object],
 ) -> BrokerService:
@@ -143,6 +176,7 @@ def _service(
         BrokerConfig(
             endpoint=endpoint or wanted.listen or DEFAULT_ENDPOINT,
             on_ready=on_ready,
+            on_tick=on_tick,
             max_channels_per_key=wanted.max_channels_per_key,
             max_watches_per_key=wanted.max_watches_per_key,
             max_consumers_per_key=wanted.max_consumers_per_key,

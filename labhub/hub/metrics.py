@@ -101,6 +101,12 @@ CHANNEL: tuple[tuple[str, str, Callable[[Diagnosis], float]], ...] = (
     ("labhub_writes_blocked_total", "Writes that waited for lossless readers.", lambda d: d.counters["blocked"]),
     ("labhub_write_blocked_seconds_total", "For how long they waited.", lambda d: d.counters["blocked_ns"] / 1e9),
     ("labhub_write_timeouts_total", "Writes that waited in vain.", lambda d: d.counters["timeouts"]),
+    ("labhub_clock_steps_total", "Steps of the wall clock that times follow.", lambda d: d.counters["clock_steps"]),
+    (
+        "labhub_clock_ahead_seconds",
+        "By how much the clock of the slots is ahead of the wall clock.",
+        lambda d: d.clock_ahead_ns / 1e9,
+    ),
 )
 """Name, help and value of what each channel has, whose segment is on this machine; label ``channel``."""
 

@@ -17,9 +17,10 @@ from labhub.datablock.encode import first_of
 from labhub.datablock.producer import DataBlockProducer, Lossless, open_producer
 from labhub.datablock.sizing import check_size, rate_of, slots_for
 from labhub.datablock.writing import WriteSlot
-from labhub.errors import ChannelBusy, ClosedError, InvalidArgument, SchemaConflict
+from labhub.errors import ChannelBusy, ClosedError, ConcurrentUseError, InvalidArgument, SchemaConflict
 from labhub.hub.holder import describe_process
 from labhub.hub.lease import Lease
+from labhub.hub.succession import Announce, Succession
 from labhub.logs import event
 from labhub.schema import Schema
 
@@ -98,12 +99,22 @@ class Producer(Bound):
         Its name.
     """
 
-    def __init__(self, channel: str, directory: str, wanted: Wanted, register: Register, conflict: Conflict) -> None:
+    def __init__(
+        self,
+        channel: str,
+        directory: str,
+        wanted: Wanted,
+        register: Register,
+        conflict: Conflict,
+        announce: Announce | None = None,
+    ) -> None:
         self.channel = channel
         self._directory = directory
         self._wanted = wanted
         self._register = register
         self._conflict = conflict
+        self._announce = announce
+        self._succession: Succession | None = None
         self._block: DataBlockProducer | None = None
         self._release: Callable[[], object] | None = None
         self._lease: Lease | None = None
@@ -143,7 +154,12 @@ class Producer(Bound):
         block = self._block
         if block is None or self._undeclared:
             block = self._ready(record)
-        return block.write(record)
+        try:
+            return block.write(record)
+        except (ClosedError, ConcurrentUseError):
+            if (successor := self._successor_of(block)) is None:
+                raise
+            return successor.write(record)
 
     def write_many(self, records: object) -> int:
         """Write many slots at once.
@@ -172,7 +188,13 @@ class Producer(Bound):
         ...     adc.write_many(np.zeros((100, 4), "i2"))
         100
         """
-        return self._ready(first_of(records) if self._undeclared else None).write_many(records)
+        block = self._ready(first_of(records) if self._undeclared else None)
+        try:
+            return block.write_many(records)
+        except (ClosedError, ConcurrentUseError):
+            if (successor := self._successor_of(block)) is None:
+                raise
+            return successor.write_many(records)
 
     def slot(self) -> WriteSlot:
         """Open the next slot for writing in place.
@@ -224,7 +246,7 @@ class Producer(Bound):
 
     @property
     def epoch(self) -> int:
-        """1 for the first producer of a segment, one more after each takeover; 0 before the segment exists."""
+        """1 at first, one more after each takeover and each step of the wall clock; 0 before the segment exists."""
         return 0 if self._block is None else self._block.epoch
 
     @property
@@ -260,6 +282,23 @@ class Producer(Bound):
         """Close it without waiting for the broker's confirmation, which is returned if there will be one."""
         self._closed = True
         return None if self._lease is None else self._lease.release()
+
+    def look(self) -> None:
+        """Go on in a new segment if the file of this one was removed; to be called about once a second."""
+        if self._succession is not None and not self._closed:
+            self._succession.look()
+            self._block = self._succession.block
+
+    @property
+    def succession(self) -> Succession | None:
+        """What watches over its file; None before the segment exists."""
+        return self._succession
+
+    def _successor_of(self, block: DataBlockProducer) -> DataBlockProducer | None:
+        if self._closed or self._succession is None or (found := self._succession.successor_of(block)) is None:
+            return None
+        self._block = found
+        return found
 
     def difference(self, wanted: Wanted) -> tuple[str, ...]:
         """Say, one line each, what keeps this producer from being re-used for what is wanted now; timeouts do not."""
@@ -334,6 +373,8 @@ class Producer(Bound):
             ) from None
         self._lease = self._register(block)
         self._block = block
+        if self._announce is not None:
+            self._succession = Succession(block, self._lease, self._wanted.lossless, self._announce)
         weakref.finalize(self, self._lease.abandon)
 
     def _instead(self) -> str:

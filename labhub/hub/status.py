@@ -31,8 +31,10 @@ class ProducerStatus:
         How often writes waited for lossless readers (back-pressure), and for how long altogether (in seconds).
     timeouts, evictions : int
         Writes that waited in vain, and readers that were evicted for it.
+    renewed : int
+        How often its file was removed under it, and it went on in a new segment.
     trouble : str
-        Why the counters cannot be read, if so; else empty.
+        Why the counters cannot be read, or no new segment can be had, if so; else empty.
     """
 
     channel: str
@@ -42,11 +44,15 @@ class ProducerStatus:
     waited_s: float = 0.0
     timeouts: int = 0
     evictions: int = 0
+    renewed: int = 0
     trouble: str = ""
 
     @classmethod
     def of(cls, producer: Producer, *, registered: bool) -> Self:
         """Look at a producer."""
+        succession = producer.succession
+        if succession is not None and succession.trouble:
+            return cls(producer.channel, registered, trouble=f"its file was removed, and {succession.trouble}")
         try:
             counters = producer.stats()
         except LabHubError as error:
@@ -61,6 +67,7 @@ class ProducerStatus:
             waited_s=counters["blocked_ns"] / 1e9,
             timeouts=counters["timeouts"],
             evictions=counters["evictions"],
+            renewed=0 if succession is None else succession.times,
         )
 
 
@@ -186,6 +193,8 @@ class HubStatus(str):
     def _producer_rows(self) -> Iterable[tuple[str, ...]]:
         for p in self.producers:
             state = p.trouble or ("registered" if p.registered else "not registered")
+            if p.renewed and not p.trouble:
+                state += ", in a new segment since its file was removed"
             waits = f"waited {p.waits} times, {p.waited_s:.1f} s"
             yield p.channel, state, f"{p.written} written", waits, f"{p.timeouts} in vain", f"{p.evictions} evicted"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import ClassVar, Self
@@ -55,6 +56,11 @@ class Messenger(Questions):
                 cls._guard = LifecycleGuard(make_mod_def_list(*(m.get_lifecycle_module() for m in modules)))
                 cls._instance = cls()
             return cls._instance
+
+    def look_after(self, look: Callable[[], None]) -> None:
+        """Have something called once a second in the worker's thread, while it is connected; it must not take long."""
+        if self._worker is not None:
+            self._worker.look = look
 
     @property
     def status(self) -> Status:

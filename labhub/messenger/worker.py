@@ -31,6 +31,8 @@ DISCONNECTED = "the connection to the broker was closed; connect() opens another
 LOST = {"connecting": "away", "disconnected": "away", "unauthorized": "refusing this client, or another one"}
 SLICE = 0.1
 """How often the worker looks at the clock (in seconds)."""
+LOOK_EVERY = 1.0
+"""How often the worker has what it was asked to look after looked at (in seconds)."""
 RESOLVE_AFTER = 0.5
 """After how long without a connection the worker asks where the broker is now (in seconds)."""
 MAX_UNSENT = 1000
@@ -83,6 +85,8 @@ class Worker:
         self._handshakes = dealer.handshakes
         self._down_since: float | None = None
         self._trouble = ""
+        self.look: Callable[[], None] | None = None
+        self._next_look = 0.0
         self._thread = Task(self._run, "labhub-messenger")
         self._seen: tuple[Status, float] = (self.status, time.monotonic())
         self._reached = 1 if self.status == "connected" else 0
@@ -192,6 +196,10 @@ class Worker:
         while (frames := self._dealer.receive()) is not None:
             with contained("labhub-messenger", "message"):
                 self._send_all(self._state.receive(frames, now))
+        if self.look is not None and now >= self._next_look:
+            self._next_look = now + LOOK_EVERY
+            with contained("labhub-messenger", "look"):
+                self.look()
         self._send_all(self._state.tick(now, connected=link == "connected"))
         if link == "connected":
             self._down_since = None

@@ -27,7 +27,9 @@ nb::dict report(const Report& r) {
   d["path"] = r.path;
   d["instance_id"] = as_bytes(h.identity.instance_id, 16);
   d["schema_hash"] = as_bytes(h.identity.schema_hash, 32);
-  d["epoch"] = get(h.owner.epoch);
+  d["epoch"] = h.owner.epoch.load(std::memory_order_acquire);  // pairs with begin: what follows is that producer's
+  d["opened_epoch"] = get(h.owner.opened_epoch);
+  d["clock_ahead_ns"] = r.clock_ahead_ns;
   d["head"] = r.head;
   d["first_seq"] = h.commit.first_seq;
   d["capacity"] = h.geometry.capacity;

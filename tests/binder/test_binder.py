@@ -44,11 +44,13 @@ SMALL_SHM = """
 @pytest.mark.parametrize("name", ["postBuild", "start"])
 def test_scripts_are_executable_and_parse(name: str) -> None:
     assert os.access(BINDER / name, os.X_OK)
-    subprocess.run(["bash", "-n", str(BINDER / name)], check=True)
+    subprocess.run(["bash", "-n", str(BINDER / name)], check=True, timeout=60)
 
 
 def test_the_start_script_hands_over() -> None:
-    done = subprocess.run([str(BINDER / "start"), "echo", "a b", "c"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [str(BINDER / "start"), "echo", "a b", "c"], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout == "a b c\n"
 
 
@@ -93,7 +95,10 @@ def test_repo2docker_reads_them(tmp_path: Path) -> None:
 def test_rings_fit_a_small_shm_by_themselves(tmp_path: Path) -> None:
     prepare = "mount -t tmpfs -o size=64m,mode=1777 tmpfs /dev/shm"
     unshare = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
-    if shutil.which("unshare") is None or subprocess.run([*unshare, prepare], capture_output=True).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*unshare, prepare], capture_output=True, timeout=60).returncode
+    ):
         pytest.skip("needs the right to mount a tmpfs in a namespace of its own")
     (tmp_path / "run").mkdir(mode=0o700)
     environment = {key: value for key, value in os.environ.items() if key != "LABHUB_SHM_DIR"}

@@ -76,7 +76,7 @@ def test_nothing_of_a_lossless_stream_is_lost(pair) -> None:
             writer = threading.Thread(target=lambda: [p.write(k) for k in range(n)])
             writer.start()
             got = numbers(c, n)
-            writer.join()
+            writer.join(60)
             assert got == list(range(n))
             assert c.lost == back.status.lost == 0
 

@@ -124,7 +124,7 @@ def certificates(directory: Path) -> None:
         pytest.skip("certificates are made by openssl, which is not here")
 
     def openssl(words: str) -> None:
-        subprocess.run(["openssl", *words.split()], cwd=directory, check=True, capture_output=True)
+        subprocess.run(["openssl", *words.split()], cwd=directory, check=True, capture_output=True, timeout=60)
 
     (directory / "san").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
     for name in ("authority", "stranger"):

@@ -190,7 +190,9 @@ def test_channels_for_people_and_for_scripts(broker, labhub):
 
 def test_the_command_line_imports_no_more_than_it_needs():
     program = "import sys, labhub.cli.app; print(*sorted({name.split('.')[0] for name in sys.modules}))"
-    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.split()
     assert not {"numpy", "zmq", "xarray", "pandas", "scipy", "rich", "psutil", "IPython"} & set(loaded)
 
 
@@ -207,7 +209,7 @@ def test_a_broker_in_a_terminal_reads_its_settings_at_hangup_and_ends_when_it_is
     assert runtime.find_live().pid == pid
     terminal.ptyproc.fileobj.close()  # and no signal but the kernel's own SIGHUP
     wait_until(lambda: runtime.find() is None, 60, "the end of the broker")
-    assert terminal.wait() == 0
+    assert terminal.wait(60) == 0
 
 
 def test_wrong_settings_end_a_start_with_one_line(labhub, private_dirs):

@@ -437,7 +437,7 @@ def test_ctrl_c_in_a_write_that_waits_leaves_no_slot_open() -> None:
             timer.start()
             with pytest.raises(KeyboardInterrupt):
                 write()
-            timer.join()
+            timer.join(60)
         assert next(c.batches(timeout=5)).seq.tolist() == [0]
         assert p.write(pattern(1)) == 1
         assert next(c.batches(timeout=5)).verify_checksum().tolist() == [True]

@@ -174,7 +174,7 @@ def test_datasets_are_gathered_too() -> None:
         thread = threading.Thread(target=lambda: [p.write(np.full((10, 2), k)) for k in range(8)])
         thread.start()
         ds = next(c.datasets(min_slots=8, timeout=10))
-        thread.join()
+        thread.join(60)
         assert ds.value.shape == (80, 2)
         assert ds.value.values[::10, 0].tolist() == list(range(8))
 

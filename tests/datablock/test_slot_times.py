@@ -141,7 +141,7 @@ def written_past_a_pause(write: Callable[[], Any], p: DataBlockProducer, c: Data
         times += batch.timestamp_ns.tolist()
         if len(times) >= n:
             break
-    writer.join()
+    writer.join(60)
     return times
 
 

@@ -22,15 +22,16 @@ def start_demo(private_dirs, monkeypatch):
     (private_dirs / "tmp").mkdir()
     processes = []
 
-    def start(seconds: float, *words: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "labhub.cli", "demo", "--seconds", f"{seconds}", *words]
+    def start(seconds: float, *words: str, program: str = "") -> subprocess.Popen[str]:
+        labhub = ["-c", program] if program else ["-m", "labhub.cli"]
+        command = [sys.executable, *labhub, "demo", "--seconds", f"{seconds}", *words]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         return processes[-1]
 
     yield start
     for process in processes:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=60)
 
 
 def rows(text: str) -> dict[str, list[float]]:
@@ -88,6 +89,47 @@ def test_ctrl_c_ends_the_demo_with_its_table(start_demo, private_dirs):
     assert errors == ""
     assert "slow display" in rows(text)
     assert not any(child.is_running() for child in children)
+    assert is_empty(private_dirs / "tmp")
+    assert is_empty(private_dirs / "shm")
+
+
+INTERRUPTED = """
+import os, signal
+from labhub.cli import main
+from labhub.cli.demo import display, director
+
+def interrupting(function, at):
+    calls = []
+    def call(*arguments):
+        calls.append(arguments)
+        result = function(*arguments)
+        if len(calls) == at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return result
+    return call
+
+{}
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "display.Display._say = interrupting(display.Display._say, 1)",
+        "display.Display.__enter__ = interrupting(display.Display.__enter__, 1)",
+        "director.Director.watch = interrupting(director.Director.watch, 1)",
+        "director.Director.finish = interrupting(director.Director.finish, 1)",
+        "display.counts = interrupting(display.counts, 1)",
+    ],
+    ids=["first line", "before the loop", "after the loop", "at its end", "at the table"],
+)
+def test_ctrl_c_means_the_table_from_the_first_line_on(start_demo, private_dirs, moment):
+    demo = start_demo(1, program=INTERRUPTED.format(moment))
+    text, errors = demo.communicate(timeout=60)
+    assert (demo.returncode, errors) == (0, ""), text + errors
+    assert "slow display" in rows(text)
+    assert "Every slot is accounted for" in text
     assert is_empty(private_dirs / "tmp")
     assert is_empty(private_dirs / "shm")
 

@@ -45,7 +45,7 @@ def elsewhere() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGCONT)
         process.kill()
-        process.wait()
+        process.wait(60)
         process.stdout.close()
 
 
@@ -55,14 +55,14 @@ def producer(elsewhere: Callable[[str], subprocess.Popen[str]]) -> Iterator[subp
     process = elsewhere(PRODUCER)
     yield process
     process.kill()
-    process.wait()
+    process.wait(60)
     (Path(segment_directory()) / "pump").unlink(missing_ok=True)
 
 
 def kill(process: subprocess.Popen[str]) -> None:
     """End a process so that it can tidy nothing up."""
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
 
 
 def troubles() -> list[Finding]:

@@ -108,7 +108,7 @@ def test_a_stopped_broker(broker):
     found = trouble()
     assert (found.check, found.severity, found.subject) == ("brokers", "problem", "default")
     assert found.what == f"does not answer: its process {broker.pid} is stopped"
-    subprocess.run(found.fix, shell=True, check=True)
+    subprocess.run(found.fix, shell=True, check=True, timeout=60)
     assert troubles() == []
 
 
@@ -149,7 +149,7 @@ def test_nobody_listens_where_a_live_process_says(broker):
 def test_a_connection_file_open_to_others(broker):
     runtime.path_of("default").chmod(0o644)
     found = trouble()
-    subprocess.run(found.fix, shell=True, check=True)
+    subprocess.run(found.fix, shell=True, check=True, timeout=60)
     assert troubles() == []
 
 

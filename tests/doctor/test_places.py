@@ -35,7 +35,7 @@ def test_a_directory_open_to_others_is_made_private_by_the_fix(private_dirs, nam
     found = trouble()
     assert (found.severity, found.fix) == ("problem", f"chmod 700 {private_dirs / name}")
     assert "0755" in found.what
-    subprocess.run(found.fix, shell=True, check=True)
+    subprocess.run(found.fix, shell=True, check=True, timeout=60)
     assert troubles() == []
 
 
@@ -80,7 +80,7 @@ def test_few_open_files():
 @pytest.mark.parametrize(("size", "severity"), [("64m", "note"), ("8m", "problem")])
 def test_little_shared_memory(private_dirs, size, severity):
     mount = f'mount -t tmpfs -o size={size},mode=700 tmpfs "{private_dirs / "shm"}"'
-    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode:
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, check=False, timeout=60).returncode:
         pytest.skip("no private mount namespace here")
     script = f'{mount} && exec "$@"'
     command = ["unshare", "-rm", "sh", "-c", script, "sh", *DOCTOR]
@@ -111,7 +111,7 @@ def test_key_files_that_are_not_to_be_trusted(name, private_dirs):
     path.chmod(0o640)
     found = trouble()
     assert found.fix == f"chmod 600 {path}"
-    subprocess.run(found.fix, shell=True, check=True)
+    subprocess.run(found.fix, shell=True, check=True, timeout=60)
     assert troubles() == []
     other = load_key(SERVER_KEY if name == CLIENT_KEY else CLIENT_KEY)
     for garbage in ("", "nonsense", f"{pair.public}\n{other.secret}\n", f"{'#' * 40}\n{'#' * 40}\n"):
@@ -121,7 +121,7 @@ def test_key_files_that_are_not_to_be_trusted(name, private_dirs):
         assert "holds no key pair" in found.what
     path.unlink()
     path.symlink_to("elsewhere")
-    subprocess.run(trouble().fix, shell=True, check=True)
+    subprocess.run(trouble().fix, shell=True, check=True, timeout=60)
     assert troubles() == []
     assert not any(secret in repr(examine()) for secret in (pair.secret, other.secret))
 
@@ -135,7 +135,7 @@ def test_the_enrolled_keys():
     path.chmod(0o666)
     found = trouble()
     assert found.severity == "problem"
-    subprocess.run(found.fix, shell=True, check=True)
+    subprocess.run(found.fix, shell=True, check=True, timeout=60)
     assert troubles() == []
 
 

@@ -173,7 +173,7 @@ def test_a_segment_open_to_others_is_made_private_by_the_fix(producer):
     path.chmod(0o644)
     found = trouble()
     assert found.fix == f"chmod 600 {path}"
-    subprocess.run(found.fix, shell=True, check=True)
+    subprocess.run(found.fix, shell=True, check=True, timeout=60)
     assert troubles() == []
 
 
@@ -194,7 +194,7 @@ def test_a_stalled_producer_is_a_note(elsewhere, wait_until):
             assert found.fix == f"kill -CONT {process.pid}"
             os.kill(process.pid, 18)
             process.terminate()
-            process.wait()
+            process.wait(60)
             wait_until(lambda: not os.path.exists(os.path.join(segment_directory(), "pump")), 30)
 
 

@@ -69,7 +69,7 @@ def pump(**options: object):
 
 
 def put_right(found: Finding) -> None:
-    subprocess.run(found.fix, shell=True, check=True)
+    subprocess.run(found.fix, shell=True, check=True, timeout=60)
 
 
 def test_a_producer_that_died_in_mid_write(elsewhere):

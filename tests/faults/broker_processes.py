@@ -63,7 +63,7 @@ class Actor:
     def kill(self) -> None:
         """End it with SIGKILL, and wait until it is dead. Twice is harmless."""
         self._process.kill()
-        self._process.join()
+        self._process.join(60)
         self.pipe.close()
 
     def __enter__(self) -> Self:

@@ -13,10 +13,12 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
+from labhub import Batch, diagnose
 from labhub.errors import BackpressureTimeout, TimeoutExpired
-from labhub.hub import Consumer, Hub, connect
+from labhub.hub import Consumer, Hub, Producer, connect
 
 PATIENCE = 0.6
 CHANNEL = "clock"
@@ -59,6 +61,18 @@ def timed(wait: Callable[[], object]) -> float:
     raise AssertionError("what never comes came")
 
 
+def written(producer: Producer, reader: Consumer) -> Batch:
+    """Write one slot, and read it."""
+    producer.write(0.0)
+    return next(reader.batches(timeout=20))
+
+
+def falls(batches: list[Batch]) -> int:
+    """How often a time is before that of the slot before it, in one epoch."""
+    pairs = list(pairwise((batch.epoch, int(ns)) for batch in batches for ns in batch.timestamp_ns))
+    return sum(late < early for (epoch, early), (next_epoch, late) in pairs if epoch == next_epoch)
+
+
 def main() -> None:
     with connect(timeout=20) as hub, hub.producer(CHANNEL, dtype="f8") as producer, ThreadPoolExecutor() as pool:
         silent = hub.producer("never.written", dtype="f8")
@@ -72,21 +86,34 @@ def main() -> None:
             step(int(line))
             after = time.time(), time.monotonic()
             took = {name: future.result(60) for name, future in running.items()}
+            begins = producer.epoch + (abs(after[0] - before[0]) > 0.5)
+            batches = [written(producer, reader)]
+            while batches[-1].epoch != begins:
+                batches.append(written(producer, reader))
             early = time.monotonic_ns()
-            producer.write(0.0)
+            batches.append(written(producer, reader))
             late = time.monotonic_ns()
-            batch = next(reader.batches(timeout=20))
-            stamp = int(batch.timestamp_ns[-1])
+            stamp = int(batches[-1].timestamp_ns[-1])
+            off = stamp - time.time_ns()
             waiting.seek("newest")
             stepped = (after[0] - before[0]) - (after[1] - before[1])
             # The clock of the timestamps, as an offset to the monotonic one, is somewhere between these two.
-            seen = {"stepped": stepped, "took": took, "stamp": stamp, "between": [stamp - late, stamp - early]}
+            seen = {
+                "stepped": stepped,
+                "took": took,
+                "stamp": stamp,
+                "between": [stamp - late, stamp - early],
+                "off": off,
+            }
+            seen["falls"] = falls(batches)
+            seen["steps"] = producer.stats()["clock_steps"]
+            seen["ahead"] = diagnose(CHANNEL, slots=False).clock_ahead_ns
             with hub.producer("new", dtype="f8") as new, hub.consumer("new") as consumer:
                 new.write(0.0)
                 seen["new"] = (
                     int(next(consumer.batches(timeout=20)).headers["timestamp_ns"][0]) - time.time_ns()
                 ) / 1e9
-            print(json.dumps(seen | {"epoch": batch.epoch, "link": hub.status}), flush=True)
+            print(json.dumps(seen | {"epoch": batches[-1].epoch, "link": hub.status}), flush=True)
         silent.close()
 
 

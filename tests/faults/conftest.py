@@ -25,6 +25,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     minutes = os.environ.get("LABHUB_TORTURE_MINUTES")
     config.stash[faults] = []
     config.stash[seconds_per_share] = float(minutes) * 60 / sum(shares) if minutes and shares else None
+    if minutes:  # the full rounds, and a share of the time given
+        for item in items:
+            item.add_marker(pytest.mark.timeout(3600 + 60 * float(minutes)))
 
 
 @pytest.fixture

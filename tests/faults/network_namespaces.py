@@ -20,7 +20,7 @@ def can_be_made(*what: str) -> bool:
     words = what or ("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
     command = ["unshare", "-rn", "ip", *words]
     try:
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
     except OSError:
         return False
 
@@ -55,7 +55,7 @@ class Place:
 
     def ip(self, *words: str) -> None:
         """Run ``ip`` in there."""
-        subprocess.run([*self.enter, "ip", *words], check=True)
+        subprocess.run([*self.enter, "ip", *words], check=True, timeout=60)
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a program in there to its end."""

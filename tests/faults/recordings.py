@@ -118,7 +118,7 @@ class Recorder:
     def kill(self) -> None:
         """End it with SIGKILL; that is what it died of."""
         self.process.send_signal(signal.SIGKILL)
-        assert self.process.wait() == -signal.SIGKILL
+        assert self.process.wait(60) == -signal.SIGKILL
 
     def __enter__(self) -> Self:
         return self
@@ -127,7 +127,7 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.wait(60)
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             pipe.close()

@@ -92,7 +92,7 @@ class Elsewhere:
             return self.process.stdout.readline().strip()
         finally:
             patience.cancel()
-            patience.join()
+            patience.join(60)
 
     def ask(self, line: object) -> str:
         """Tell it something, and return its answer."""
@@ -104,7 +104,7 @@ class Elsewhere:
     def kill(self) -> None:
         """End it so that it can tidy nothing up."""
         self.process.send_signal(signal.SIGKILL)
-        assert self.process.wait() == -signal.SIGKILL
+        assert self.process.wait(60) == -signal.SIGKILL
 
     def end(self) -> int:
         """Close its input, and return the exit code."""
@@ -112,7 +112,7 @@ class Elsewhere:
             self.process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
+            self.process.wait(60)
         return self.process.returncode
 
 

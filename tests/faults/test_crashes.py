@@ -216,7 +216,7 @@ class Survivors:
         while self.p.stats()["blocked"] == blocked:  # at most what the ring holds, and one
             self.write(1)
         went_on_at = time.monotonic()
-        killer.join()
+        killer.join(60)
         return max(0.0, went_on_at - dead_at[0])
 
 

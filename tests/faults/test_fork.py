@@ -58,7 +58,7 @@ def by_multiprocessing(work: Work) -> int | None:
     child.start()
     child.join(LIMIT)
     child.kill()
-    child.join()
+    child.join(60)
     return child.exitcode
 
 

@@ -64,7 +64,7 @@ class Racers:
         """End both, whatever they are doing."""
         for process in self.processes:
             process.kill()
-            process.communicate()
+            process.communicate(timeout=60)
 
 
 @pytest.mark.fault(15, quick=100, full=2_000)

@@ -94,7 +94,7 @@ def judge_the_rest(store: Path, stored: int) -> None:
 @pytest.mark.fault(34, quick=1, full=5)
 def test_34_recorder_with_a_full_disk(fault: Fault, hub: Hub, tmp_path: Path) -> None:
     mount = f'mount -t tmpfs -o size={SMALL_DISK} tmpfs "{tmp_path}"'
-    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode:
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, check=False, timeout=60).returncode:
         pytest.skip("no private mount namespace here")
     acquisition = Acquisition(hub)
     for _ in fault.each_round():
@@ -129,7 +129,7 @@ def test_34_recorder_whose_files_may_not_grow(fault: Fault, hub: Hub, tmp_path: 
 def test_34_recorder_whose_store_becomes_read_only(fault: Fault, hub: Hub, tmp_path: Path) -> None:
     # Root without the capability to pass over permissions is as good as anybody else.
     as_anybody = () if os.getuid() else ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
-    if as_anybody and subprocess.run([*as_anybody, "true"], capture_output=True, check=False).returncode:
+    if as_anybody and subprocess.run([*as_anybody, "true"], capture_output=True, check=False, timeout=60).returncode:
         pytest.skip("this root cannot give up its capabilities")
     acquisition = Acquisition(hub)
     for k in fault.each_round():

@@ -71,7 +71,7 @@ class Crowd:
     def close(self) -> None:
         for process in self.processes.values():
             process.kill()
-            process.communicate()
+            process.communicate(timeout=60)
         if runtime.find_live() is not None:
             stop_broker()
 

@@ -44,7 +44,7 @@ def run_elsewhere() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
     yield run
     for process in processes:
         process.kill()
-        process.wait()
+        process.wait(60)
         for pipe in (process.stdin, process.stdout):
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()

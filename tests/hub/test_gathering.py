@@ -31,7 +31,7 @@ def test_a_hundred_frames_of_a_camera_are_a_hundred(hub):
                 assert batch.data.shape == (100, 480, 640)
                 assert batch.data[:, 0, 0].tolist() == batch.data[:, -1, -1].tolist() == list(range(first, first + 100))
                 assert batch.seq.tolist() == list(range(first, first + 100))
-            thread.join()
+            thread.join(60)
             with pytest.raises(TimeoutExpired, match="only 12 of 100 slots, which wait for the next call, on 'camera'"):
                 next(reader.batches(min_slots=100, max_slots=100, timeout=0.25))
             assert len(next(reader.batches(min_slots=12, timeout=1))) == 12
@@ -44,7 +44,7 @@ def test_a_total_is_kept_and_its_rest_is_a_shorter_batch(hub):
         batches = c.batches(min_slots=10, max_slots=10, total=25, timeout=10)
         assert [b.data.tolist() for b in batches] == [list(range(10)), list(range(10, 20)), list(range(20, 25))]
         assert next(c.batches(min_slots=5, timeout=10)).data.tolist() == list(range(25, 30))
-        thread.join()
+        thread.join(60)
 
 
 def test_gathered_datasets_have_their_gaps_filled(hub):
@@ -103,7 +103,7 @@ def test_async_for_gathers(hub):
     with hub.producer("x", like=0, capacity=4, evict_after=None) as p, hub.consumer("x", "lossless") as c:
         thread = writing(p, list(range(20)))
         assert asyncio.run(read(c)) == [list(range(10)), list(range(10, 20))]
-        thread.join()
+        thread.join(60)
 
 
 def test_what_the_newest_slot_cannot_wait_for_is_refused(hub):

@@ -168,7 +168,7 @@ def test_a_dead_producer_is_taken_over_and_readers_go_on(hub, run_elsewhere, wai
         stream = consumer.batches(timeout=10)
         assert next(stream).data.tolist() == [1.0]
         first.kill()
-        first.wait()
+        first.wait(60)
         wait_until(lambda: not consumer.producer_alive)
         with hub.producer("pump.pressure", dtype="f8", units="bar", capacity=64) as second:
             assert second.took_over

@@ -51,5 +51,5 @@ def test_history_is_kept_from_the_first_look_on(run_elsewhere, pause: str, how: 
                 assert batch.lost == 0
             assert c.lost == 0
     process.kill()
-    process.wait()
+    process.wait(60)
     open_producer("x", Schema.infer(dtype="i8", shape=8), capacity=64).close()

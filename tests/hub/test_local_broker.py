@@ -31,7 +31,7 @@ def test_starting_twice_is_harmless_and_the_broker_outlives_its_starter():
         from labhub.hub import start_broker
         print(start_broker(endpoint={ANY_PORT!r}).pid)
     """)
-    pid = int(subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True).stdout)
+    pid = int(subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True, timeout=60).stdout)
     try:
         assert start_broker().pid == running_broker().pid == pid
         with connect(start=True) as hub:
@@ -55,7 +55,7 @@ def test_many_starters_get_one_broker():
     for starter in starters:
         starter.start()
     for starter in starters:
-        starter.join()
+        starter.join(60)
     try:
         assert len(found) == 3
         assert set(found) == {running_broker().pid}
@@ -107,7 +107,7 @@ def test_stopping_removes_what_dead_producers_left(background_broker, private_di
         producer.write(1.0)
         os.kill(os.getpid(), signal.SIGKILL)
     """)
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == -signal.SIGKILL
     segment = private_dirs / "shm" / "default" / "x"
     assert segment.exists()
     with connect() as hub, hub.producer("y", dtype="f8") as living:

@@ -46,7 +46,7 @@ def test_blocks_of_one_call_are_evenly_spaced_although_a_reader_pauses(hub: Hub,
         times: list[int] = []
         while len(times) < 64:
             times += next(c.batches(max_slots=4, timeout=5)).timestamp_ns.tolist()
-        writer.join()
+        writer.join(60)
     assert np.diff(times).tolist() == [10_000_000] * 63
 
 

@@ -12,7 +12,7 @@ HEAVY = ("xarray", "pandas", "anywidget", "ipywidgets", "matplotlib", "scipy", "
 
 def imported_by(statement: str) -> set[str]:
     program = f"import sys\n{statement}\nprint(*sorted(m for m in sys.modules if '.' not in m))"
-    return set(subprocess.check_output([sys.executable, "-c", program], text=True).split())
+    return set(subprocess.check_output([sys.executable, "-c", program], text=True, timeout=60).split())
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def press(magic, cell="", line=None, delay=None):
             took = time.monotonic() - began
             timer.cancel()
             if timer.ident:
-                timer.join()
+                timer.join(60)
     except KeyboardInterrupt:
         pass
     print(n, took)

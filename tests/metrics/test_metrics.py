@@ -258,7 +258,9 @@ def test_the_dashboard_asks_only_for_what_there_is(names: dict[str, str], board:
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool: apt-get install prometheus")
 def test_promtool_objects_to_nothing(hub: Hub, port: int) -> None:
     with hub.producer("x", like=1.0, capacity=8), hub.consumer("x"):
-        check = subprocess.run(["promtool", "check", "metrics"], input=text(port), capture_output=True, text=True)
+        check = subprocess.run(
+            ["promtool", "check", "metrics"], input=text(port), capture_output=True, text=True, timeout=60
+        )
     assert (check.returncode, check.stdout, check.stderr) == (0, "", "")
 
 

@@ -79,7 +79,7 @@ def test_ctrl_c(call: str, capsys: pytest.CaptureFixture[str]) -> None:
         taken_ms = (float(out) - sent) * 1e3
     finally:
         child.kill()
-        child.wait()
+        child.wait(60)
     with capsys.disabled():
         print(f" [{call}: {taken_ms:.1f} ms]", end="")
     assert taken_ms < 1000

@@ -15,7 +15,7 @@ NOW = _native.NOW
 
 def test_the_stub_is_current() -> None:
     assert differences(_native, STUB.read_text()) == []
-    assert subprocess.run([sys.executable, "-m", "labhub.testing.stub"], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-m", "labhub.testing.stub"], check=False, timeout=60).returncode == 0
 
 
 @pytest.mark.parametrize(

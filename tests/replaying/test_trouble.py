@@ -108,6 +108,7 @@ def test_a_slot_that_is_due_in_centuries_is_waited_for(
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.timeout(method="thread")  # the other one has this very timer
 def test_an_interrupt_ends_the_wait_only(hub: Hub) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -117,7 +118,7 @@ def test_an_interrupt_ends_the_wait_only(hub: Hub) -> None:
         with labhub.replay(pd.DataFrame({"time": [1.0, 2.0], "v": [1, 2]}), hub=hub) as replay:
             signal.setitimer(signal.ITIMER_REAL, 0.1)
             with pytest.raises(KeyboardInterrupt):
-                replay.wait()
+                replay.wait(60)
             assert replay.running
             assert replay.wait(timeout=20)
     finally:

@@ -121,11 +121,11 @@ def test_a_lock_whose_holder_cannot_be_found_is_waited_for(private_dirs: Path) -
         end = threading.Timer(0.1, lambda: fcntl.flock(dying, fcntl.LOCK_UN))
         end.start()
         with runtime.claimed("lab"):
-            end.join()
+            end.join(60)
             announce = threading.Timer(0.1, ConnectionFile.of_this_process("lab", "tcp://127.0.0.1:1", "key").write)
             announce.start()
             with pytest.raises(LabHubError, match=rf"runs already: pid {os.getpid()} at tcp://127.0.0.1:1"):
                 with runtime.claimed("lab"):
                     pass
-        announce.join()
+        announce.join(60)
     runtime.path_of("lab").unlink()

@@ -73,7 +73,7 @@ class RealLabhub:
     def kill(self) -> None:
         """End it with SIGKILL."""
         self._process.kill()
-        self._process.communicate()
+        self._process.communicate(timeout=60)
 
     def __enter__(self) -> Self:
         return self

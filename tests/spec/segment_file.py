@@ -67,11 +67,18 @@ FIELDS: dict[str, dict[str, tuple[int, int]]] = {
     "CommitLine": {"commit": (0, 8), "first_seq": (8, 8), "created_ns": (16, 8)},
     "DataLine": {"word": (0, 4)},
     "SpaceLine": {"word": (0, 4), "producer_waiting": (4, 4), "wake_at": (8, 8), "joined": (16, 4), "seen": (20, 4)},
-    "OwnerLine": {"start_time": (0, 8), "pid": (8, 4), "epoch": (12, 4), "closed": (16, 4)},
+    "OwnerLine": {
+        "start_time": (0, 8),
+        "pid": (8, 4),
+        "epoch": (12, 4),
+        "closed": (16, 4),
+        "opened_epoch": (20, 4),
+        "clock_offset_ns": (24, 8),
+    },
     "CounterLine": {
         name: (8 * k, 8)
         for k, name in enumerate(
-            ["bytes_written", "aborts", "evictions", "blocked", "blocked_ns", "takeovers", "timeouts"]
+            ["bytes_written", "aborts", "evictions", "blocked", "blocked_ns", "takeovers", "timeouts", "clock_steps"]
         )
     },
     "CursorLine": {

@@ -24,6 +24,7 @@ BY_CHANCE = {
     ("CommitLine", "created_ns"): struct.pack("<q", TIME),
     ("OwnerLine", "start_time"): struct.pack("<Q", 1000),
     ("OwnerLine", "pid"): struct.pack("<I", 4711),
+    ("OwnerLine", "clock_offset_ns"): struct.pack("<q", TIME - 5000),
     ("CursorLine", "start_time"): struct.pack("<Q", 2000),
     ("CursorLine", "pid"): struct.pack("<I", 4712),
 }

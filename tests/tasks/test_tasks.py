@@ -22,14 +22,14 @@ def test_an_interrupted_wait_can_be_repeated() -> None:
     press = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
     press.start()
     with pytest.raises(KeyboardInterrupt):
-        task.wait()
-    press.join()
+        task.wait(60)
+    press.join(60)
     assert task.is_alive()
     assert not task.wait(0.0)
     gate.set()
     assert task.wait(10)
     assert not task.is_alive()
-    assert task.wait()
+    assert task.wait(60)
 
 
 def test_a_forked_child_waits_for_nobody() -> None:
@@ -41,7 +41,7 @@ def test_a_forked_child_waits_for_nobody() -> None:
         os._exit(0 if task.wait(10) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     gate.set()
-    task.wait()
+    task.wait(60)
 
 
 def fails() -> None:
@@ -64,7 +64,7 @@ def test_the_event_has_facts_and_a_traceback_only_where_debug_is_logged(failures
     with caplog.at_level(level, "labhub"):
         task = Task(fails, "labhub-test")
         task.start()
-        task.wait()
+        task.wait(60)
     (record,) = caplog.records
     assert record.event == "thread_failed"
     assert record.fields == {"thread": "labhub-test", "kind": "KeyError", "reason": "KeyError: 'pump'"}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from labhub.cli.ending import Ending
 from labhub.cli.output import cell
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def demo(
 
     Everything is private to the demo and gone afterwards. Ctrl-C ends it early, with the same table at the end.
 
-    Exit codes: 0 every slot is accounted for, 1 something failed or does not add up, 130 interrupted before the first
-    slot.
+    Exit codes: 0 every slot is accounted for, 1 something failed or does not add up, 130 interrupted before its first
+    line, or a second time.
     """
     from rich.console import Console
 
@@ -48,21 +49,19 @@ def demo(
     with directing(record) as director:
         with console.status("Starting a broker, three producers and four readers ..."):
             director.begin()
-        complete = _run(director, console, seconds)
-        verdict = _conclude(director, console, complete)
+        # Before the first line is printed: from there on Ctrl-C means the table, wherever it strikes.
+        with Ending(*INTERRUPTS) as ending:
+            complete = _run(director, console, seconds, ending)
+            verdict = _conclude(director, console, complete)
     raise typer.Exit(verdict)
 
 
-def _run(director: Director, console: Console, seconds: float) -> bool:
+def _run(director: Director, console: Console, seconds: float, ending: Ending) -> bool:
     """Show it for that long and let it come to its end; False if Ctrl-C ended it early."""
     from labhub.cli.demo.display import Display
 
-    complete = True
     with Display(console, director, seconds) as display:
-        try:
-            director.watch(seconds, display.show)
-        except KeyboardInterrupt:
-            complete = False
+        complete = director.watch(seconds, display.show, lambda: ending.asked)
         director.finish()
     return complete
 

@@ -99,13 +99,22 @@ class Director:
         for worker in (*self._recorders(), *self.producers.values()):
             worker.say(GO)
 
-    def watch(self, seconds: float, show: Show) -> None:
-        """Let it run, and call `show` ten times a second with the time since the start (in seconds)."""
+    def watch(self, seconds: float, show: Show, asked_to_end: Callable[[], bool]) -> bool:
+        """Let it run, and call `show` ten times a second with the time since the start (in seconds).
+
+        Returns
+        -------
+        bool
+            Whether it ran for so long; False if it was asked to end before.
+        """
         start = time.monotonic()
         while (elapsed := time.monotonic() - start) < seconds:
+            if asked_to_end():
+                return False
             show(elapsed)
             self._raise_failures()
             time.sleep(min(REFRESH, seconds - elapsed))
+        return True
 
     def finish(self) -> None:
         """Stop the producers, let the readers read what is left, stop the broker, and wait for every process.

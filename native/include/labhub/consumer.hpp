@@ -70,7 +70,7 @@ class Consumer : public Endpoint {
   bool ended() const { return header().owner.closed.load(std::memory_order_acquire) != kOpen; }  // pairs with end_stream
   std::uint32_t epoch() const { return header().owner.epoch.load(std::memory_order_acquire); }
   std::uint32_t producer_pid() const { return header().owner.pid.load(std::memory_order_relaxed); }
-  bool producer_alive() const { return !closed() && locked_by_other(file_->get(), kProducerLock); }
+  bool producer_alive() const { return !closed() && maybe_locked_by_other(file_->get(), kProducerLock); }
 
   // How many slots are unread (at least min_slots); 0 after the timeout; kStreamEnded.
   std::int64_t wait(std::uint64_t min_slots, std::int64_t timeout_ns, bool until_gone, Interrupted i) {
@@ -219,7 +219,7 @@ class Consumer : public Endpoint {
     const std::uint32_t from = lossless_ ? 0 : kMaxLossless;
     const std::uint32_t to = !lossless_ ? kMaxLines : sync == kSequential ? 1 : kMaxLossless;
     for (std::uint32_t k = from; k < to; ++k) {
-      if (!try_lock(file_->get(), line_lock(k))) continue;
+      if (!take_lock(file_->get(), line_lock(k), path_)) continue;
       LABHUB_FAILPOINT(line_locked);
       line_ = static_cast<int>(k);
       CursorLine& l = *line();

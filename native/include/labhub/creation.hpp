@@ -70,7 +70,7 @@ class Creation {
       if (f.code == Code::not_found) return false;
       throw;
     }
-    if (!try_lock(o.file->get(), kProducerLock)) return refuse_live(o);
+    if (!take_lock(o.file->get(), kProducerLock, path_)) return refuse_live(o);
     if (!still_there(dir_, name_, o.status)) return false;  // unlinked between open and lock
     LABHUB_FAILPOINT(takeover_locked);
     auto map = map_checked(o, path_, PROT_READ | PROT_WRITE, true, look_);
@@ -103,7 +103,7 @@ class Creation {
     std::uint32_t pid = 0;
     // Whoever took the lock a moment ago has not signed yet, or only buries the segment: the name is a dead one's then.
     for (int look = 0; look < 100; ++look) {
-      if (!locked_by_other(o.file->get(), kProducerLock) || !still_there(dir_, name_, o.status)) return false;
+      if (!locked_by_other(o.file->get(), kProducerLock, path_) || !still_there(dir_, name_, o.status)) return false;
       pid = owner.pid.load(std::memory_order_relaxed);
       if (start_time(str(pid)) == owner.start_time.load(std::memory_order_relaxed)) break;
       const timespec millisecond{0, 1'000'000};
@@ -157,7 +157,7 @@ class Creation {
   // Give the file its size for good: with ftruncate alone a full tmpfs would kill the writer with SIGBUS later.
   bool fill(Claimed& c, std::uint64_t free) {
     const int fd = c.file->get();
-    if (!try_lock(fd, kProducerLock)) return false;
+    if (!take_lock(fd, kProducerLock, path_)) return false;
     LABHUB_FAILPOINT(create_locked);
     const int error = allocate(fd);
     if (error == ENOSPC || error == EFBIG) throw no_space(std::strerror(error), free);
@@ -227,7 +227,7 @@ class Creation {
       try {
         const OpenFile o = open_file(dir_, entry);
         const bool ours = o.status.st_ino == mine.st_ino && o.status.st_dev == mine.st_dev;
-        if (!ours && !(try_lock(o.file->get(), kProducerLock) && still_there(dir_, entry, o.status))) continue;
+        if (!ours && !(take_lock(o.file->get(), kProducerLock, path_) && still_there(dir_, entry, o.status))) continue;
         LABHUB_FAILPOINT(sweep_locked);
         ::unlinkat(dir_.fd, entry.c_str(), 0);
       } catch (const Fault&) {  // not ours, or gone meanwhile: leave it

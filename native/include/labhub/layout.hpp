@@ -69,12 +69,14 @@ struct alignas(kLine) SpaceLine {
 struct alignas(kLine) OwnerLine {
   std::atomic<std::uint64_t> start_time;  // clock ticks since boot, for messages only
   std::atomic<std::uint32_t> pid;         // for messages only
-  std::atomic<std::uint32_t> epoch;       // 1 for the creator, one more for each takeover
+  std::atomic<std::uint32_t> epoch;       // 1 for the creator, one more for each takeover and each step of its clock
   std::atomic<std::uint32_t> closed;      // Closed
+  std::atomic<std::uint32_t> opened_epoch;  // with which this producer began; 0 if its labhub does not say
+  std::atomic<std::int64_t> clock_offset_ns;  // from the monotonic clock to that of the slots
 };
 
 struct alignas(kLine) CounterLine {  // written by the producer, relaxed; read by tools
-  std::atomic<std::uint64_t> bytes_written, aborts, evictions, blocked, blocked_ns, takeovers, timeouts;
+  std::atomic<std::uint64_t> bytes_written, aborts, evictions, blocked, blocked_ns, takeovers, timeouts, clock_steps;
 };
 
 struct Counter {
@@ -85,7 +87,7 @@ constexpr Counter kCounters[] = {
     {"bytes_written", &CounterLine::bytes_written}, {"aborts", &CounterLine::aborts},
     {"evictions", &CounterLine::evictions},         {"blocked", &CounterLine::blocked},
     {"blocked_ns", &CounterLine::blocked_ns},       {"takeovers", &CounterLine::takeovers},
-    {"timeouts", &CounterLine::timeouts},
+    {"timeouts", &CounterLine::timeouts},           {"clock_steps", &CounterLine::clock_steps},
 };
 
 struct alignas(kLine) CursorLine {

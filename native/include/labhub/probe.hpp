@@ -1,6 +1,7 @@
 // Looking at a segment from outside: what it says, who lives, and the removal of what is provably dead.
 #pragma once
 
+#include "clock.hpp"
 #include "creation.hpp"
 
 namespace labhub {
@@ -20,6 +21,7 @@ struct Report {
   bool alive, closed;
   std::uint64_t head;
   std::int64_t commit_ns;  // timestamp of the newest slot, 0 if there is none
+  std::int64_t clock_ahead_ns;  // of the slots' clock, compared with the wall clock now; 0 if its labhub does not say
   std::vector<LineReport> consumers;
 };
 
@@ -41,15 +43,17 @@ inline Report probe(const std::string& directory, const std::string& name) {
   r.header = &h;
   r.geometry = &h.geometry;
   r.status = o.status;
-  r.alive = locked_by_other(o.file->get(), kProducerLock);
+  r.alive = locked_by_other(o.file->get(), kProducerLock, r.path);
   r.closed = h.owner.closed.load(std::memory_order_acquire) != kOpen;
   r.head = h.commit.commit.load(std::memory_order_acquire);
   r.commit_ns = r.head > h.commit.first_seq ? segment.slot(r.head - 1).timestamp_ns.load(std::memory_order_relaxed) : 0;
+  const std::int64_t offset = h.owner.clock_offset_ns.load(std::memory_order_relaxed);
+  r.clock_ahead_ns = offset ? offset - clock_offset().ns : 0;
   for (std::uint32_t k = 0; k < kMaxLines; ++k) {
     const CursorLine& l = h.lines[k];
     const std::uint64_t state = l.state.load(std::memory_order_acquire) & 3;
     if (state == kFree) continue;
-    const bool alive = locked_by_other(o.file->get(), line_lock(k));
+    const bool alive = locked_by_other(o.file->get(), line_lock(k), r.path);
     if (!alive && k >= kMaxLossless) continue;  // an observer that died leaves nothing that matters
     const std::uint64_t cursor = l.cursor.load(std::memory_order_relaxed);
     r.consumers.push_back({k, l.pid.load(std::memory_order_relaxed), k < kMaxLossless, alive, state == kEvicted, cursor,
@@ -104,7 +108,7 @@ inline bool unlink_dead(const std::string& directory, const std::string& name, c
   try {
     const DirectoryHandle dir(directory, false);
     const OpenFile o = open_file(dir, name);
-    if (!try_lock(o.file->get(), kProducerLock) || !still_there(dir, name, o.status)) return false;
+    if (!take_lock(o.file->get(), kProducerLock, directory + "/" + name) || !still_there(dir, name, o.status)) return false;
     LABHUB_FAILPOINT(bury_locked);
     const auto map = map_checked(o, directory + "/" + name, PROT_READ | PROT_WRITE, false);
     Header& h = *reinterpret_cast<Header*>(map->base());

@@ -5,6 +5,7 @@
 #include <optional>
 #include <type_traits>
 
+#include "clock.hpp"
 #include "creation.hpp"
 
 namespace labhub {
@@ -63,7 +64,7 @@ class Producer : public Endpoint {
     if (!claimed_) throw Fault(Code::invalid_argument, "no slot of " + path_ + " is open; claim one first");
     if (nbytes > segment_->slot_nbytes) throw too_large(nbytes);
     finish_slot(head_, nbytes, resolved(timestamp_ns), checksum);
-    if (planned) last_ns_ = std::max(last_ns_, timestamp_ns);
+    if (planned) clock_.last_ns = std::max(clock_.last_ns, timestamp_ns);
     claimed_ = false;
     publish(head_ + 1);
     return head_ - 1;
@@ -122,7 +123,7 @@ class Producer : public Endpoint {
         finish_slot(head_ + k, segment_->slot_nbytes, time, nullptr);
         LABHUB_FAILPOINT(many_slot_complete);
       }
-      last_ns_ = time - span.step_ns;
+      clock_.last_ns = time - span.step_ns;
       publish(head_ + run);
       written += run;
       if (const std::int64_t now = monotonic_ns(); now - looked > kSlice / 5) {
@@ -169,9 +170,11 @@ class Producer : public Endpoint {
     epoch_ = h.owner.epoch.load(std::memory_order_relaxed) + 1;
     if (took_over_) sign(h.owner);  // else its creator, who is us, has done so
     LABHUB_FAILPOINT(owner_pid_stored);
+    clock_.begin();
+    h.owner.clock_offset_ns.store(clock_.offset_ns(), std::memory_order_relaxed);
+    h.owner.opened_epoch.store(epoch_, std::memory_order_relaxed);
     h.owner.epoch.store(epoch_, std::memory_order_release);  // pairs with the acquire load of probes: pid is ours then
     LABHUB_FAILPOINT(owner_epoch_stored);
-    clock_offset_ns_ = clock_ns(CLOCK_REALTIME) - monotonic_ns();
     joined_ = h.space.seen.load(std::memory_order_relaxed);
     head_ = h.commit.commit.load(std::memory_order_relaxed);
     if (!took_over_) {
@@ -270,17 +273,32 @@ class Producer : public Endpoint {
     return head_ - 1;
   }
 
-  Span times_of(std::uint64_t n, std::int64_t step_ns) const {
-    const std::int64_t now = std::max(last_ns_, monotonic_ns() + clock_offset_ns_);
+  Span times_of(std::uint64_t n, std::int64_t step_ns) {
+    const std::int64_t now = this->now();
     const auto count = static_cast<std::int64_t>(n);
-    const std::int64_t step = n ? std::min(step_ns, (now - last_ns_) / count) : 0;
+    const std::int64_t step = n ? std::min(step_ns, (now - clock_.last_ns) / count) : 0;
     return {now - step * (count - 1), step};
   }
 
   // Times of a user's own are not compared with anything, and later ones of the clock are not with them.
   std::int64_t resolved(std::int64_t timestamp_ns) {
     if (timestamp_ns != kNow) return timestamp_ns;
-    return last_ns_ = std::max(last_ns_, monotonic_ns() + clock_offset_ns_);
+    return clock_.last_ns = now();
+  }
+
+  std::int64_t now() {
+    const std::int64_t monotonic = monotonic_ns();
+    if (__builtin_expect(clock_.due(monotonic), 0)) look_at_clock(monotonic);
+    return clock_.at(monotonic);
+  }
+
+  // A step of the wall clock begins a new epoch: only there may times fall.
+  __attribute__((noinline, cold)) void look_at_clock(std::int64_t monotonic) {
+    const bool stepped = clock_.look(monotonic);
+    header().owner.clock_offset_ns.store(clock_.offset_ns(), std::memory_order_relaxed);
+    if (!stepped) return;
+    add(header().counters.clock_steps, 1);
+    header().owner.epoch.store(++epoch_, std::memory_order_release);
   }
 
   void begin_slot(std::uint64_t i) {
@@ -384,7 +402,7 @@ class Producer : public Endpoint {
       Watch& w = watch_[k];
       if (w.state != state || w.cursor != cursor) w = Watch{state, cursor, now};
       const bool stuck = evict_after_ns >= 0 && now - w.since >= evict_after_ns;
-      if (stuck || !locked_by_other(file_->get(), line_lock(k))) {
+      if (stuck || !maybe_locked_by_other(file_->get(), line_lock(k))) {
         LABHUB_FAILPOINT(evict_decided);
         // The generation in `state` keeps us from evicting a successor on the same line. acq_rel: the victim's acquire
         // fence and second look at its state pair with this store.
@@ -418,7 +436,7 @@ class Producer : public Endpoint {
   std::uint32_t epoch_ = 0, joined_ = 0;
   std::uint64_t head_ = 0;   // our own copy of commit
   std::uint64_t least_ = 0;  // slowest cursor at the last scan; it can only have risen since
-  std::int64_t clock_offset_ns_ = 0, last_ns_ = 0;
+  SlotClock clock_;
   Watch watch_[kMaxLossless];
 };
 

@@ -81,18 +81,33 @@ inline struct flock lock_at(std::int64_t byte, short type) {
   f.l_len = 1;
   return f;
 }
-inline bool try_lock(int fd, std::int64_t byte) {
+// A file system without these locks, or without room for one more. That says nothing of who lives.
+inline Fault lock_fault(int error, const std::string& path) {
+  const std::string directory = path.substr(0, path.rfind('/'));
+  return Fault(Code::access, "files in " + directory + " cannot be locked (" + std::strerror(error) + "), so nobody can "
+                             "tell who lives; set LABHUB_SHM_DIR to a directory that can hold locks, as in /dev/shm")
+      .with("path", directory);
+}
+inline bool take_lock(int fd, std::int64_t byte, const std::string& path) {
   struct flock f = lock_at(byte, F_WRLCK);
-  return ::fcntl(fd, F_OFD_SETLK, &f) == 0;
+  if (::fcntl(fd, F_OFD_SETLK, &f) == 0) return true;
+  if (errno != EAGAIN && errno != EACCES) throw lock_fault(errno, path);
+  return false;
 }
 inline void unlock(int fd, std::int64_t byte) {
   struct flock f = lock_at(byte, F_UNLCK);
   ::fcntl(fd, F_OFD_SETLK, &f);
 }
 // Whether another description holds the byte; our own locks do not count.
-inline bool locked_by_other(int fd, std::int64_t byte) {
+inline bool locked_by_other(int fd, std::int64_t byte, const std::string& path) {
   struct flock f = lock_at(byte, F_WRLCK);
-  return ::fcntl(fd, F_OFD_GETLK, &f) == 0 && f.l_type != F_UNLCK;
+  if (::fcntl(fd, F_OFD_GETLK, &f) != 0) throw lock_fault(errno, path);
+  return f.l_type != F_UNLCK;
+}
+// The same, for those who must go on: who cannot be asked about is not dead.
+inline bool maybe_locked_by_other(int fd, std::int64_t byte) {
+  struct flock f = lock_at(byte, F_WRLCK);
+  return ::fcntl(fd, F_OFD_GETLK, &f) != 0 || f.l_type != F_UNLCK;
 }
 
 inline void check_name(const std::string& name) {

@@ -114,7 +114,7 @@ def with_a_dying_consumer(driver: str, scenario: str, *fatal: str | int) -> subp
                 writer.start()
             out, err = child.communicate(timeout=60)
         if wants_room:
-            writer.join()
+            writer.join(60)
         began = time.monotonic()
         write(producer, CAPACITY)
         readers.append(Reader("lossless").start())
