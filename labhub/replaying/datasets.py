@@ -11,7 +11,7 @@ from labhub.errors import InvalidArgument
 from labhub.replaying.columns import Column, Found, LeftOut, array_of, plain_value
 from labhub.replaying.restored import BESIDE, DTYPE, SCHEMA, UNITS, as_dates, restored_dataset, unit_of
 from labhub.replaying.tables import array_of_series, field_name, note_attrs
-from labhub.replaying.times import UNITS_OF, TimeUnit, times_ns
+from labhub.replaying.times import TimeUnit, in_unit, times_ns
 from labhub.replaying.tracks import Track, track_of
 from labhub.schema import TIME, VALUE
 
@@ -61,15 +61,16 @@ def _times_of(dataset: xr.Dataset, unit: TimeUnit | None) -> Any:
     import xarray as xr
 
     time = dataset[TIME]
-    if time.dtype.kind in "iuf" and "units" in time.attrs:
+    if time.dtype.kind in "iuf" and "units" in time.attrs and unit is None:
         said = str(time.attrs["units"])
-        if " since " in said:
+        if " since " in said.lower():
             try:
                 time = xr.decode_cf(xr.Dataset(coords={TIME: time}))[TIME]
             except (ValueError, OverflowError) as error:
                 raise InvalidArgument(f"the times cannot be read as {said!r}: {error}") from None
         else:
-            unit = unit or UNITS_OF.get(said)
+            values, unit = in_unit(np.asarray(time.values), said)
+            return times_ns(values, _where, unit)
     index = time.to_index()
     if isinstance(index, pd.PeriodIndex):
         return times_ns(index, _where, unit)

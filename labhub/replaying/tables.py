@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from labhub.errors import InvalidArgument, MissingDependency, NotARecording
 from labhub.replaying.columns import Column, Found, LeftOut, array_of, from_objects, text_array, with_missing
-from labhub.replaying.times import TimeUnit, Where, times_ns
+from labhub.replaying.times import TimeUnit, Where, in_unit, times_ns
 from labhub.replaying.tracks import Track, track_of
 from labhub.schema import TIME
 
@@ -208,6 +208,8 @@ def arrow_track(table: pa.Table, name: str, unit: TimeUnit | None) -> Track:
         return track
     times, time_column = _arrow_times(table)
     where: Where = lambda k: f"row {k}"  # noqa: E731
+    if unit is None and time_column and times.dtype.kind in "iuf":
+        times, unit = in_unit(times, _unit_beside(table.schema.field(time_column)))
     time_ns = times_ns(times, where, unit)
     attrs = _frame_attrs(table)
     units = _units(attrs)
@@ -229,7 +231,7 @@ def _keep(found: Found, field: pa.Field, column: pa.ChunkedArray, where: Where, 
     from labhub.replaying.arrow import array_of_arrow
 
     name = field_name(field.name)
-    unit = (field.metadata or {}).get(b"units", b"").decode(errors="replace") or unit
+    unit = _unit_beside(field) or unit
     try:
         found.columns.append(Column.of(name, array_of_arrow(column, name, where, found.words), unit=unit))
     except LeftOut as reason:
@@ -237,6 +239,10 @@ def _keep(found: Found, field: pa.Field, column: pa.ChunkedArray, where: Where, 
     zone = getattr(field.type, "tz", None)
     if zone not in (None, "UTC"):
         found.words.append(f"column {name!r} is in UTC now: a slot has no place for the time zone {zone}")
+
+
+def _unit_beside(field: pa.Field) -> str:
+    return str((field.metadata or {}).get(b"units", b"").decode(errors="replace"))
 
 
 def _arrow_times(table: pa.Table) -> tuple[Any, str]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from labhub.errors import InvalidArgument
 from labhub.schema import TIME
+from labhub.words import quoted
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
 Where = Callable[[int], str]
@@ -27,6 +28,12 @@ UNITS_OF: dict[str, TimeUnit] = {
     **dict.fromkeys(("ns", "nsec", "nanosecond", "nanoseconds"), "ns"),
 }
 """What people write as the unit of a time."""
+SECONDS_OF = {
+    **dict.fromkeys(("min", "mins", "minute", "minutes"), 60),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3600),
+    **dict.fromkeys(("d", "day", "days"), 86400),
+}
+"""Longer units of a time, in seconds."""
 LIMIT = 2**63 - 1
 """Most nanoseconds before or after 1970, which is the year 1677 or 2262; the number below -LIMIT stands for no time."""
 RANGE = "times lie between 1677-09-21 and 2262-04-11"
@@ -45,6 +52,31 @@ def check_unit(unit: object) -> None:
     """Raise `InvalidArgument` unless this is a unit of times, or None."""
     if unit is not None and unit not in NS_PER:
         raise InvalidArgument(f"time_unit is 's', 'ms', 'us' or 'ns', not {unit!r}")
+
+
+def in_unit(values: NDArray[Any], said: str) -> tuple[NDArray[Any], TimeUnit | None]:
+    """Return numbers in a unit that `times_ns` takes, and that unit; None if nothing is said of it.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+    said : str
+        What stands beside them as their unit, such as ``"ms"`` or ``"Hours"``.
+
+    Raises
+    ------
+    InvalidArgument
+        That is no unit of a time.
+    """
+    word = said.strip()
+    word = word.lower() if len(word) != 2 else word  # Ms is no ms
+    if not word:
+        return values, None
+    if word in UNITS_OF:
+        return values, UNITS_OF[word]
+    if word not in SECONDS_OF:
+        raise InvalidArgument(f"the times have the unit {quoted(said)}, which is none of time; {CHOICES}")
+    return values.astype(object) * SECONDS_OF[word], "s"  # objects of Python do not overflow
 
 
 def times_ns(values: Any, where: Where, unit: TimeUnit | None = None) -> NDArray[np.int64]:

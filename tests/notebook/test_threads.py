@@ -27,8 +27,9 @@ def widgets():
         assert not widget.running
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("division by zero"), ValueError("first\nsecond"), MemoryError()])
-def test_one_bad_frame_among_good_ones(hub, frames, widgets, wait_until, monkeypatch, caplog, error):
+@pytest.mark.parametrize("kind", [ZeroDivisionError, ValueError, MemoryError])
+def test_one_bad_frame_among_good_ones(hub, frames, widgets, wait_until, monkeypatch, caplog, kind):
+    error = kind("first\nsecond")
     whole = live_image.quantised
 
     def quantised(pixels, low, high):
@@ -42,7 +43,7 @@ def test_one_bad_frame_among_good_ones(hub, frames, widgets, wait_until, monkeyp
         producer.write(np.full((4, 4), 1, "u1"))
         wait_until(lambda: any(meta.get("seq") == 0 for meta, _ in frames))
         producer.write(np.full((4, 4), 13, "u1"))
-        line = f"{type(error).__name__}: first" if str(error).startswith("first") else type(error).__name__
+        line = f"{kind.__name__}: first"
         wait_until(lambda: line in state(frames).get("note", ""))
         assert state(frames)["state"] == "live"
         producer.write(np.full((4, 4), 2, "u1"))

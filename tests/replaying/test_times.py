@@ -83,6 +83,37 @@ def test_the_unit_of_numbers_can_be_said(unit: Any) -> None:
         assert times_ns(pd.Series(numbers), str, unit).tolist() == [0, 10 * per]
 
 
+@pytest.mark.parametrize(
+    ("said", "per"),
+    [
+        ("s", S),
+        ("Seconds", S),
+        (" MILLISECONDS ", 10**6),
+        ("ms", 10**6),
+        ("min", 60 * S),
+        ("Hours", 3600 * S),
+        ("d", 86_400 * S),
+    ],
+)
+def test_the_unit_beside_the_times_counts(hub: Hub, said: str, per: int) -> None:
+    times, field = [0.0, 0.5, 1.0], pa.field("time", pa.float64(), metadata={"units": said})
+    table = pa.table([pa.array(times), pa.array([1, 2, 3])], pa.schema([field, pa.field("v", pa.int64())]))
+    for numbers in (times, [0, 1, 2]):
+        dataset = xr.Dataset({"v": ("time", [1, 2, 3])}, {"time": ("time", numbers, {"units": said})})
+        expected = [round(t * per) for t in numbers]
+        assert replayed(hub, dataset, name="beside.dataset").timestamp_ns.tolist() == expected
+    assert replayed(hub, table, name="beside.table").timestamp_ns.tolist() == [0, per // 2, per]
+
+
+@pytest.mark.parametrize("said", ["samples", "V", "Ms", "months"])
+def test_a_unit_beside_the_times_that_is_none_of_time(hub: Hub, said: str) -> None:
+    dataset = xr.Dataset({"v": ("time", [1, 2])}, {"time": ("time", [0.0, 1.0], {"units": said})})
+    with pytest.raises(InvalidArgument, match=f"unit '{said}', which is none of time; time_unit='s'"):
+        labhub.replay(dataset, hub=hub, name="unclear")
+    with labhub.replay(dataset, hub=hub, name="clear", time_unit="ms"):
+        pass
+
+
 BAD: list[tuple[Any, str]] = [
     ([0.0, np.nan], "row 1, column 'time': the time is missing"),
     ([0.0, np.inf], "row 1, column 'time': inf s is out of range"),
