@@ -6,41 +6,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
 
 import psutil
 import pytest
 import xarray as xr
 
-ROW = re.compile(r"^ *(?P<name>[a-z][a-z., ]*[a-z]) +(?P<numbers>[\d.]+(?: +[\d.-]+)*) *$", re.MULTILINE)
-
-
-@pytest.fixture
-def start_demo(private_dirs, monkeypatch):
-    """Start `labhub demo`, with its temporary files in a place of its own; none may be there afterwards."""
-    monkeypatch.setenv("TMPDIR", str(private_dirs / "tmp"))
-    (private_dirs / "tmp").mkdir()
-    processes = []
-
-    def start(seconds: float, *words: str, program: str = "") -> subprocess.Popen[str]:
-        labhub = ["-c", program] if program else ["-m", "labhub.cli"]
-        command = [sys.executable, *labhub, "demo", "--seconds", f"{seconds}", *words]
-        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate(timeout=60)
-
-
-def rows(text: str) -> dict[str, list[float]]:
-    table = text[text.index("channel, readers") :]
-    return {row["name"]: [float(x) for x in row["numbers"].split() if x != "-"] for row in ROW.finditer(table)}
-
-
-def is_empty(directory) -> bool:
-    return list(directory.iterdir()) == []
+from tests.demo.running import is_empty, rows
 
 
 def await_line(process: subprocess.Popen[str], words: str) -> None:
@@ -89,47 +60,6 @@ def test_ctrl_c_ends_the_demo_with_its_table(start_demo, private_dirs):
     assert errors == ""
     assert "slow display" in rows(text)
     assert not any(child.is_running() for child in children)
-    assert is_empty(private_dirs / "tmp")
-    assert is_empty(private_dirs / "shm")
-
-
-INTERRUPTED = """
-import os, signal
-from labhub.cli import main
-from labhub.cli.demo import display, director
-
-def interrupting(function, at):
-    calls = []
-    def call(*arguments):
-        calls.append(arguments)
-        result = function(*arguments)
-        if len(calls) == at:
-            os.kill(os.getpid(), signal.SIGINT)
-        return result
-    return call
-
-{}
-main()
-"""
-
-
-@pytest.mark.parametrize(
-    "moment",
-    [
-        "display.Display._say = interrupting(display.Display._say, 1)",
-        "display.Display.__enter__ = interrupting(display.Display.__enter__, 1)",
-        "director.Director.watch = interrupting(director.Director.watch, 1)",
-        "director.Director.finish = interrupting(director.Director.finish, 1)",
-        "display.counts = interrupting(display.counts, 1)",
-    ],
-    ids=["first line", "before the loop", "after the loop", "at its end", "at the table"],
-)
-def test_ctrl_c_means_the_table_from_the_first_line_on(start_demo, private_dirs, moment):
-    demo = start_demo(1, program=INTERRUPTED.format(moment))
-    text, errors = demo.communicate(timeout=60)
-    assert (demo.returncode, errors) == (0, ""), text + errors
-    assert "slow display" in rows(text)
-    assert "Every slot is accounted for" in text
     assert is_empty(private_dirs / "tmp")
     assert is_empty(private_dirs / "shm")
 
