@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labhub.bridging import DEFAULT_MAX_CHANNELS, DEFAULT_MAX_NBYTES
 from labhub.cli.broker import LogForm, LogFormat, log_to_stderr
 from labhub.cli.completion import Broker
 from labhub.cli.exits import write_json_line
@@ -44,13 +43,13 @@ def bridge(
     ] = None,
     reexport: Annotated[bool, typer.Option("--reexport", help="Offer imported channels, too.")] = False,
     max_channels: Annotated[
-        int,
-        typer.Option("--max-channels", metavar="N", min=1, help="Most channels to bring here; others are left out."),
-    ] = DEFAULT_MAX_CHANNELS,
+        int | None,
+        typer.Option("--max-channels", metavar="N", min=1, help="Most channels to bring here; 256 unless given."),
+    ] = None,
     max_nbytes: Annotated[
-        int,
-        typer.Option("--max-nbytes", metavar="BYTES", min=1, help="Most shared memory for all that are brought here."),
-    ] = DEFAULT_MAX_NBYTES,
+        int | None,
+        typer.Option("--max-nbytes", metavar="BYTES", min=1, help="Most shared memory for them; 4 GiB unless given."),
+    ] = None,
     broker: Broker = "default",
     log_format: LogFormat = LogForm.TEXT,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, at each change of a state.")] = False,
@@ -62,6 +61,7 @@ def bridge(
     import labhub
 
     log_to_stderr(log_format)
+    limits = {"max_channels": max_channels, "max_nbytes": max_nbytes}
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
@@ -76,8 +76,7 @@ def bridge(
             site=site,
             hub=hub,
             reexport=reexport,
-            max_channels=max_channels,
-            max_nbytes=max_nbytes,
+            **{name: limit for name, limit in limits.items() if limit is not None},
         ) as running,
     ):
         _show(running, ended, as_json=as_json)

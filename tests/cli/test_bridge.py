@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 
+from labhub.bridging import DEFAULT_MAX_CHANNELS, DEFAULT_MAX_NBYTES
 from labhub.hub import connect, named_broker
 from tests.bridge.conftest import free_endpoint
 from tests.cli.conftest import ANY_PORT, COMMAND
@@ -29,6 +30,8 @@ def test_two_bridges_and_their_ends(broker):
             "-b",
             "there",
             "--json",
+            "--max-channels=1",
+            "--max-nbytes=1000000000",
         ]
         with (
             subprocess.Popen(out, stdout=subprocess.PIPE, text=True) as first,
@@ -55,3 +58,13 @@ def test_what_cannot_be(labhub, broker):
     assert wrong.returncode == 1
     assert "needs to know whom to call" in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+def test_the_limits_are_those_of_the_api(labhub, broker):
+    told = " ".join(labhub("bridge", "--help").stdout.split())
+    assert f"{DEFAULT_MAX_CHANNELS} unless given" in told
+    assert f"{DEFAULT_MAX_NBYTES >> 30} GiB unless given" in told
+    for option in ("--max-channels=0", "--max-nbytes=x"):
+        wrong = labhub("bridge", "--listen", "tcp/127.0.0.1:0", option)
+        assert wrong.returncode == 2
+        assert option.partition("=")[0] in wrong.stderr
