@@ -69,7 +69,7 @@ def test_bytes_bound_what_waits_for_a_client_that_does_not_read(
     with deaf(broker) as socket:
         ask(socket, ASKED * 10)
         wait_until(lambda: numbers(owner).get("refused.QUOTA_EXCEEDED", 0) >= ASKED * 2)
-        assert LIMIT <= numbers(owner)["unread_nbytes"] <= LIMIT + 2 * PAGE
+        assert numbers(owner)["unread_nbytes"] <= LIMIT + 2 * PAGE
         # Others, even with the same key, are answered.
         assert [entry.channel_name for entry in owner.list_channels()] == ["a", "b"]
         assert owner.discover_producer("a") is not None
