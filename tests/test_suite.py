@@ -13,8 +13,12 @@ import pytest
 TESTS = Path(__file__).parent
 WAITS = {"wait", "join", "communicate"}
 RUNS = {f"subprocess.{name}" for name in ("run", "call", "check_call", "check_output")}
-WITHOUT = {"tests/bridge/relay.py:self._stop.wait()", "tests/faults/racer.py:os.wait()"}
-"""Coroutines, which their loop ends, and the wait for a child that does nothing but end."""
+WITHOUT = {
+    "tests/bridge/relay.py:self._stop.wait()",
+    "tests/cli/test_cli.py:terminal.wait()",
+    "tests/faults/racer.py:os.wait()",
+}
+"""Those that take no deadline: of a coroutine, and for children that are known to end."""
 
 
 def endless(path: Path) -> Iterator[str]:

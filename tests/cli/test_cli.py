@@ -209,7 +209,7 @@ def test_a_broker_in_a_terminal_reads_its_settings_at_hangup_and_ends_when_it_is
     assert runtime.find_live().pid == pid
     terminal.ptyproc.fileobj.close()  # and no signal but the kernel's own SIGHUP
     wait_until(lambda: runtime.find() is None, 60, "the end of the broker")
-    assert terminal.wait(60) == 0
+    assert terminal.wait() == 0
 
 
 def test_wrong_settings_end_a_start_with_one_line(labhub, private_dirs):

@@ -102,7 +102,7 @@ def main(what: str, level: str) -> None:
     began = threading.Event()
     work = work_on(producer, reader, hub)[what]
     threading.Thread(target=lambda: (began.set(), work()), daemon=True).start()
-    began.wait()
+    began.wait(60)
     sys.stdin.readline()  # the test says when
     sys.stdout.write("ends\n")
 

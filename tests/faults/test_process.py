@@ -294,7 +294,7 @@ class Looks:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join()
+        self._thread.join(60)
 
     @contextmanager
     def expected(self) -> Iterator[None]:
@@ -335,7 +335,7 @@ def test_44_ctrl_c_during_the_creation_of_a_large_ring(fault: Fault) -> None:
             with pytest.raises(KeyboardInterrupt):
                 open_producer("x", FRAMES, capacity=4 * LARGE // FRAMES.slot_nbytes)
             fault.recovered(time.monotonic() - struck[0])
-            helper.join()
+            helper.join(60)
             assert os.listdir(directory) == ["y"]
             fault.happened()
 
