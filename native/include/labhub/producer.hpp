@@ -78,7 +78,7 @@ class Producer : public Endpoint {
     LABHUB_FAILPOINT(aborted);
   }
 
-  std::uint64_t write(const std::uint8_t* data, std::uint64_t nbytes, const Patience& p = {},
+  [[gnu::always_inline]] std::uint64_t write(const std::uint8_t* data, std::uint64_t nbytes, const Patience& p = {},
                       std::int64_t timestamp_ns = kNow, Interrupted i = nullptr) {
     InUse guard(*this);
     return put(data, nbytes, p, timestamp_ns, i);
@@ -261,7 +261,7 @@ class Producer : public Endpoint {
     return head_;
   }
 
-  std::uint64_t put(const std::uint8_t* data, std::uint64_t nbytes, const Patience& p, std::int64_t timestamp_ns,
+  [[gnu::always_inline]] std::uint64_t put(const std::uint8_t* data, std::uint64_t nbytes, const Patience& p, std::int64_t timestamp_ns,
                     Interrupted i, bool room_is_known = false) {
     if (nbytes > segment_->slot_nbytes) throw too_large(nbytes);
     open_slot(p, i, room_is_known);
