@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from labhub.arguments import checked_choice, checked_text, number_of
 from labhub.bound import Bound
+from labhub.datablock.location import RING_NBYTES
 from labhub.errors import BackpressureTimeout, ChannelBusy, InvalidArgument, LabHubError
 from labhub.hub.connecting import given_or_default
 from labhub.logs import event
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 POLL = 0.1
 """How often a replay that waits for its readers looks whether it is to end (in seconds)."""
+FEWEST_SLOTS = 8
+"""Slots of the ring of a channel with fewer."""
 COARSE = 0.002
 """Slots that are due within this time are written together (in seconds): no wait is much finer than that."""
 LONGEST_WAIT = 3600.0
@@ -346,8 +349,11 @@ def _check_free(hub: Hub, channels: tuple[str, ...]) -> None:
 
 def _producer(hub: Hub, channel: str, track: Track, facts: dict[str, Any], speed: float | None) -> Producer:
     schema = track.schema
+    # A ring that holds all of a short recording is never overwritten; a longer one gets what a live channel would.
+    whole = max(FEWEST_SLOTS, track.n_slots) if track.n_slots * schema.slot_nbytes <= RING_NBYTES else None
     return hub.producer(
         channel,
+        capacity=whole,
         dtype=schema.dtype,
         shape=schema.shape,
         units=dict(schema.units),

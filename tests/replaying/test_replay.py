@@ -108,6 +108,14 @@ def test_times_of_now_and_the_way_back_to_the_original_ones(hub: Hub) -> None:
     assert found.schema.attrs["replay_first_ns"] == times[0].value
 
 
+def test_a_short_recording_of_a_fast_channel_takes_a_small_ring(hub: Hub, store: Path) -> None:
+    with hub.producer("x", dtype="f4", shape=1, dims="time", sample_rate=1e9, capacity=16) as p:
+        with hub.record("x", store=store):
+            p.write_many(np.arange(3, dtype="f4").reshape(3, 1))
+    with labhub.replay(store, hub=hub, prefix="again.", speed=1e-9), hub.consumer("again.x") as c:
+        assert c.capacity == 8
+
+
 def test_a_csv_file_needs_only_a_column_of_times(hub: Hub, tmp_path: Path) -> None:
     path = tmp_path / "thermo.csv"
     path.write_text("time,inside,outside,note\n0.0,20.5,3.5,a\n0.1,20.6,3.4,b\n0.2,20.7,3.3,c\n")
