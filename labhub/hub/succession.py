@@ -59,7 +59,12 @@ class Succession:
     def look(self) -> None:
         """Let a successor go on if the file is gone. Not while a slot is open, or another thread is inside a call."""
         with self._lock:
-            if self._file is not None and _file_of(self.block) == self._file:
+            found = _file_of(self.block)
+            if self._file is not None and found == self._file:
+                self.trouble = ""
+                return
+            if found is not None and not self.block.closed:  # somebody else's: what is mapped here goes on
+                self._tell("another file is in its place")
                 return
             if not self.block.closed and self.block.busy:
                 return

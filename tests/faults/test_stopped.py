@@ -195,7 +195,8 @@ HANDED_OUT = 2**63
 
 
 def copy(c: DataBlockConsumer) -> None:
-    next(c.batches(min_slots=BIG_CAPACITY, max_slots=BIG_CAPACITY))
+    wait_until(lambda: c.lag == BIG_CAPACITY, UNHURRIED)  # with `min_slots` they would be read in parts, as they come
+    next(c.batches(max_slots=BIG_CAPACITY))
 
 
 def hold_a_view(c: DataBlockConsumer) -> None:
