@@ -241,11 +241,12 @@ class Batches(Bound, Iterator[Batch], AsyncIterator[Batch]):
             left = ASYNC_SLICE if deadline is None else min(ASYNC_SLICE, max(0.0, deadline - time.monotonic()))
             try:
                 return self._read(left)
-            except TimeoutExpired:
+            except TimeoutExpired as error:
                 if stop.is_set():
                     return None
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise
+                if deadline is not None and time.monotonic() >= deadline:  # its words are about the last slice
+                    words = str(error).replace(f"within {left:g} s", f"within {self._timeout:g} s")
+                    raise TimeoutExpired(words) from None
 
 
 async def _outcome(waiting: asyncio.Future[Batch | None]) -> Batch | StreamError | None:
