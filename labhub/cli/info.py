@@ -90,6 +90,7 @@ def _schema(schema: Schema | None) -> list[tuple[str, str]]:
         kind = schema.dtype if schema.dtype.names is None else schema.dtype[name]
         unit = schema.units.get(name)
         lines.append((name, f"{kind}" + (f", in {unit}" if unit else "")))
+    lines += [(f"units of {name}", unit) for name, unit in schema.units.items() if name not in schema.fields]
     if schema.shape:
         dims = schema.dims or ("",) * len(schema.shape)
         lines.append(("slot shape", ", ".join(f"{d} {n}".strip() for d, n in zip(dims, schema.shape, strict=True))))

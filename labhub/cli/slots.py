@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labhub.datablock.table import layout_of
 from labhub.errors import InvalidArgument
-from labhub.schema import VALUE
 from labhub.words import did_you_mean, instant
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from labhub.datablock.batch import Batch
+    from labhub.datablock.table import Column
     from labhub.schema import Schema
 
 MOST_ELEMENTS = 16
@@ -29,7 +31,7 @@ def chosen_fields(schema: Schema, wanted: str) -> tuple[str, ...]:
     InvalidArgument
         The schema has no such field; the message names the closest ones.
     """
-    known = [name for name, _ in columns(np.empty(0, schema.dtype))]
+    known = list(columns(schema))
     names = [name.strip() for name in wanted.split(",") if name.strip()]
     for name in names:
         if name not in known:
@@ -37,18 +39,17 @@ def chosen_fields(schema: Schema, wanted: str) -> tuple[str, ...]:
     return tuple(names or known)
 
 
-def columns(data: NDArray[Any], path: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
-    """Yield the plain columns of a (possibly nested) structured array, each with its dotted name."""
-    if data.dtype.names is None:
-        yield path or VALUE, data
-        return
-    for name in data.dtype.names:
-        yield from columns(data[name], f"{path}.{name}" if path else name)
+def columns(schema: Schema) -> dict[str, Column]:
+    """Return the plain fields of a slot by their dotted names; of two with one name, each by that of its column."""
+    found = layout_of(schema).columns
+    counts = Counter(column.field for column in found)
+    return {column.field if counts[column.field] == 1 else column.name: column for column in found}
 
 
 def records(batch: Batch, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield one record for each slot, of plain JSON values (but for numbers that are not finite)."""
-    data = dict(columns(batch.data))
+    known = columns(batch.schema)
+    data = {name: known[name].values(batch.data) for name in fields}
     for k in range(len(batch)):
         record = {
             "time": instant(int(batch.timestamp_ns[k])),
@@ -65,7 +66,9 @@ def records(batch: Batch, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
 def value_of(array: NDArray[Any]) -> Any:
     """Return an array as a JSON value: itself, or what there is to say in short about a large one."""
     if array.size <= MOST_ELEMENTS:
-        return _plain(array.tolist() if array.dtype.kind not in "Mm" else array.astype(str).tolist())
+        if array.dtype.kind in "Mm":
+            array = array.astype(str)
+        return _plain(array.tolist())
     summary: dict[str, Any] = {"shape": list(array.shape), "dtype": str(array.dtype)}
     if array.dtype.kind in "biuf":
         valid = array[~np.isnan(array)] if array.dtype.kind == "f" else array
@@ -80,6 +83,10 @@ def value_of(array: NDArray[Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.complexfloating):
+        return [_plain(value.real), _plain(value.imag)]
+    if isinstance(value, np.floating):  # a long double; JSON's readers have doubles
+        return float(value) if np.isinf(value) == np.isinf(float(value)) else str(value)
     match value:
         case list():
             return [_plain(inner) for inner in value]
@@ -92,14 +99,14 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def line_of(record: dict[str, Any], units: dict[str, str], slot_nbytes: int) -> str:
+def line_of(record: dict[str, Any], schema: Schema) -> str:
     """Return one record as a line of text."""
-    values = []
+    known, values = columns(schema), []
     for name, value in record["values"].items():
-        unit = units.get(name.split(".")[0])
+        unit = known[name].unit
         values.append(f"{name} {_text(value)}" + (f" {unit}" if unit else ""))
     if "nbytes" in record:
-        values.append(f"({record['nbytes']} of {slot_nbytes} bytes)")
+        values.append(f"({record['nbytes']} of {schema.slot_nbytes} bytes)")
     return f"{record['time']}  {record['seq']}  {'  '.join(values)}"
 
 

@@ -79,4 +79,4 @@ class Printer:
         if self._as_json:
             write_json_line(record)
         else:
-            say(text or line_of(record, dict(batch.schema.units), batch.schema.slot_nbytes))
+            say(text or line_of(record, batch.schema))

@@ -16,6 +16,7 @@ from labhub.datablock.batch import Batch
 from labhub.datablock.series import choose, samples
 from labhub.errors import InvalidArgument
 from labhub.schema import VALUE
+from labhub.words import visible
 
 WIDTH = 6.3
 PANEL_HEIGHT = 2.4
@@ -94,6 +95,7 @@ def _drawable(values: NDArray[Any]) -> tuple[NDArray[np.float64], str]:
 
 
 def _literal(text: Text) -> None:
-    """Draw the user's names and units as they are: to Matplotlib a ``$`` begins a formula."""
+    """Draw the user's names and units as they are: to Matplotlib a ``$`` begins a formula, and a line break is one."""
+    text.set_text(visible(text.get_text()))
     text.set_parse_math(False)
     text.set_usetex(False)

@@ -263,11 +263,12 @@ class Batches(Bound, Iterator[Batch], AsyncIterator[Batch]):
                 if self._source.closed_here:
                     raise
                 return None
-            except TimeoutExpired:
+            except TimeoutExpired as error:
                 if stop.is_set() or exiting.is_set():
                     return None
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise
+                if deadline is not None and time.monotonic() >= deadline:  # its words are about the last slice
+                    words = str(error).replace(f"within {left:g} s", f"within {self._timeout:g} s")
+                    raise TimeoutExpired(words) from None
 
 
 async def _last_moments() -> None:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from labhub.datablock.batch import Batch
 from labhub.errors import InvalidArgument
 from labhub.schema import TIME, VALUE, Leaf, Schema, leaves
+from labhub.words import quoted
 
 MAX_SERIES = 32
 """Most lines of one channel: more cannot be told apart."""
+MOST_TOLD = 8
+"""Most lines of a field, and most words in all, by which an error says what can be drawn."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ def choose(channel: str, schema: Schema, wanted: Sequence[str]) -> list[Series]:
     found, others = _plottable(schema)
     chosen: list[_Lines | list[Series]] = []
     for name in wanted:
+        if not isinstance(name, str):
+            raise InvalidArgument(f"a field or a line has a name, which is text, not {quoted(name)}")
         whole = [lines for lines in found if name in (lines.leaf.name, *lines.leaf.path[:1])]
         single = [lines.named(name) for lines in found if lines not in whole]
         if not whole and not any(single):
@@ -137,5 +142,11 @@ def samples(batch: Batch, chosen: Sequence[Series]) -> tuple[NDArray[np.int64], 
 
 
 def _can_be_drawn(found: Sequence[_Lines]) -> str:
-    labels = [s.label for s in islice(chain.from_iterable(found), 9)]
-    return f"what can be drawn: {', '.join(labels[:8])}{' ...' if labels[8:] else ''}" if labels else "nothing can be"
+    labels = []
+    for lines in found[: MOST_TOLD + 1]:
+        if 0 < len(lines) <= MOST_TOLD:
+            labels += [line.label for line in lines]
+        elif lines:
+            labels.append(f"{lines.line(0).label} to {lines.line(len(lines) - 1).label}")
+    more = " ..." if labels[MOST_TOLD:] else ""
+    return f"what can be drawn: {', '.join(labels[:MOST_TOLD])}{more}" if labels else "nothing can be"

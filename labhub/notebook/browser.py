@@ -14,7 +14,7 @@ from labhub.hub import ChannelInfo, Hub
 from labhub.hub.connecting import given_or_default
 from labhub.notebook.live import LiveWidget
 from labhub.tasks import words
-from labhub.words import age
+from labhub.words import age, visible
 
 POINTS = 60
 """Points of a sparkline."""
@@ -82,8 +82,8 @@ class HubBrowser(LiveWidget):
             liveness = f"unreadable: {words(error)}"
         return {
             "name": channel.name,
-            "slot": channel.layout or "undeclared",
-            "units": " ".join(dict.fromkeys(channel.units.values())),
+            "slot": visible(channel.layout or "undeclared"),
+            "units": visible(" ".join(dict.fromkeys(channel.units.values()))),
             "rate": rate,
             "rates": list(history.rates),
             "pid": channel.producer_pid,

@@ -152,7 +152,8 @@ class Columns:
     def _offsets(self, rows: slice, values: NDArray[Any]) -> NDArray[np.float64]:
         """Differences from the bases: exact ones of whole numbers, as long as they are at most 2**53."""
         if not _is_wide(values.dtype):
-            return values.astype(np.float64)  # a base, if there is one, was taken from them already
+            with np.errstate(over="ignore"):  # a long double beyond the doubles is drawn as infinite
+                return values.astype(np.float64)  # a base, if there is one, was taken from them already
         base = [b or 0 for b in self.base[rows]]
         about = values.astype(np.float64) - np.array(base, np.float64)
         # Modulo 2**64, which is right wherever the difference is an int64 number.

@@ -15,6 +15,7 @@ from labhub.datablock.series import Series, choose, samples
 from labhub.notebook.columns import EXACT
 from labhub.notebook.source import Source
 from labhub.schema import TIME, VALUE, Schema
+from labhub.words import visible
 
 
 class Lines:
@@ -107,7 +108,7 @@ class Lines:
         full = [channel if s.label == VALUE else f"{channel} {s.label}" for s in self.chosen]
         alone = [channel if s.label == VALUE else s.label for s in self.chosen]
         return [
-            {"channel": channel, "name": s.label, "label": label, "unit": s.unit}
+            {"channel": channel, "name": s.label, "label": visible(label), "unit": visible(s.unit)}
             for s, label in zip(self.chosen, full if several else alone, strict=True)
         ]
 

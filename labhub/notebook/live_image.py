@@ -19,7 +19,7 @@ from labhub.names import check_one
 from labhub.notebook.image import ImageField, choose_image, quantised, range_of, reduced
 from labhub.notebook.live import LiveWidget
 from labhub.notebook.source import Source
-from labhub.words import quoted
+from labhub.words import quoted, visible
 
 COLOR_MAPS = ("gray", "viridis", "magma", "coolwarm")
 RATE_SECONDS = 2.0
@@ -139,8 +139,8 @@ class LiveImage(LiveWidget):
         self._release()
         self._source = Source(self._hub, self._channel, "latest")
         self._image = choose_image(self._channel, self._source.schema, self._field)
-        if self.unit != self._image.unit:
-            self.unit = self._image.unit
+        if self.unit != (unit := visible(self._image.unit)):
+            self.unit = unit
         self._counts = []
         newest = self._source.history(0.0)
         self._newest = newest.split(len(newest) - 1)[1] if len(newest) else None

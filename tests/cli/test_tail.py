@@ -11,6 +11,7 @@ import pytest
 
 from labhub.cli.slots import line_of, value_of
 from labhub.hub import connect
+from labhub.schema import Schema
 from tests.cli.conftest import COMMAND
 
 RECORD = [("pressure", "f8"), ("on", "?"), ("inner", [("x", "i2"), ("name", "S4")])]
@@ -49,6 +50,17 @@ def test_json_lines_with_chosen_fields_and_null_for_what_is_no_number(producer, 
     assert set(records[0]) == {"time", "timestamp_ns", "seq", "epoch", "values"}
     wrong = labhub("tail", "pump", "--fields", "presure")
     assert (wrong.returncode, wrong.stderr) == (1, "labhub: a slot has no field 'presure'; did you mean 'pressure'?\n")
+
+
+def test_each_field_and_its_own_unit(broker, labhub):
+    dtype = [("p", [("x", "f4"), ("y", "f4")]), ("p.x", "i4"), ("long", "g")]
+    units = {"p": "mm", "p.y": "deg", "p.x": "counts"}
+    with connect() as hub, hub.producer("odd", dtype=dtype, units=units) as producer:
+        producer.write(((1.5, 2.5), 7, np.longdouble("0.5")))
+        assert "  p.x_ 1.5 mm  p.y 2.5 deg  p.x 7 counts  long 0.5\n" in labhub("tail", "odd").stdout
+        values = json.loads(labhub("tail", "odd", "--json").stdout)["values"]
+        assert values == {"p.x_": 1.5, "p.y": 2.5, "p.x": 7, "long": 0.5}
+        assert "units of p.y" in labhub("info", "odd").stdout
 
 
 def test_following_to_the_end_of_the_stream(producer):
@@ -113,5 +125,9 @@ def test_arrays_in_short():
     assert value_of(np.asarray(1 + 2j)) == [1.0, 2.0]
     assert value_of(np.asarray("2026-01-01", "M8[s]")) == "2026-01-01T00:00:00"
     assert value_of(np.full(20, 255, "u1"))["mean"] == 255.0
+    assert value_of(np.array([1.5, np.inf], "g")) == [1.5, math.inf]
+    assert value_of(np.asarray("1e4000", "g")) == "1e+4000"
+    assert value_of(np.asarray(1 + 2j, "G")) == [1.0, 2.0]
     record = {"time": "T", "seq": 7, "values": {"a": value_of(large), "b": [1, 2.5]}, "nbytes": 3}
-    assert line_of(record, {"a": "V"}, 8) == "T  7  a float64[4, 8] min 1 mean 16 max 31 V  b [1 2.5]  (3 of 8 bytes)"
+    schema = Schema(np.dtype([("a", "f8", (4, 8)), ("b", "f8", 2)]), units={"a": "V"})
+    assert line_of(record, schema) == "T  7  a float64[4, 8] min 1 mean 16 max 31 V  b [1 2.5]  (3 of 272 bytes)"

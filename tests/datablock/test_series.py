@@ -55,8 +55,17 @@ def test_a_line_is_found_behind_and_within_a_large_field(schema: Schema, name: s
     ],
 )
 def test_a_line_that_is_not_there_is_said_not_to_be(schema: Schema, name: str) -> None:
-    with pytest.raises(InvalidArgument, match=r"is not there; what can be drawn: .* \.\.\."):
+    with pytest.raises(InvalidArgument, match=r"is not there; what can be drawn: .* to "):
         choose("x", schema, [name])
+
+
+def test_a_large_field_does_not_hide_the_others() -> None:
+    with pytest.raises(InvalidArgument, match="drawn: image 0 image 0 to image 479 image 639, exposure"):
+        choose("x", CAMERA, ["exposur"])
+    with pytest.raises(InvalidArgument, match=r"drawn: f0, .*, f7 \.\.\.$"):
+        choose("x", Schema(np.dtype([(f"f{k}", "f4") for k in range(40)])), ["g"])
+    with pytest.raises(InvalidArgument, match="has a name, which is text, not 5"):
+        choose("x", FRAME, [5])  # type: ignore[list-item]
 
 
 def test_too_many_lines_are_counted_and_not_listed() -> None:

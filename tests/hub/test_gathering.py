@@ -144,3 +144,14 @@ def test_a_ctrl_c_anywhere_loses_nothing(hub):
                 seen += batch.seq.tolist()
         assert seen == list(range(p.next_seq))
         assert c.lost == 0
+
+
+def test_an_asynchronous_wait_that_took_too_long_says_how_long(hub):
+    async def first(timeout):
+        with hub.consumer("slow") as c:
+            await anext(c.batches(timeout=timeout))
+
+    with hub.producer("slow", dtype="f8"):
+        for timeout in (0.3, 0.02):
+            with pytest.raises(TimeoutExpired, match=f"within {timeout} s$"):
+                asyncio.run(first(timeout))

@@ -31,6 +31,21 @@ def test_rows_of_channels_and_their_rates(hub, frames, wait_until):
         assert not widget.running
 
 
+def test_control_characters_are_shown_on_pages(hub, frames, wait_until):
+    field, unit = "a\x1b[2J", "\u202em"
+    with hub.producer("a", dtype=[(field, "f8")], units={field: unit}) as producer:
+        browser, plot = labhub.HubBrowser(hub), labhub.LivePlot("a", hub=hub)
+        wait_until(lambda: plot.series and any(meta.get("rows") for meta, _ in frames))
+        row = next(meta["rows"][0] for meta, _ in frames if meta.get("rows"))
+        assert (row["slot"], row["units"]) == (r"{a\x1b[2J}", r"\u202em")
+        assert (plot.series[0]["label"], plot.series[0]["unit"]) == (r"a\x1b[2J", r"\u202em")
+        producer.write((1.0,))
+        figure = hub["a"].snapshot().plot()
+        assert figure.axes[0].get_ylabel() == r"a\x1b[2J (\u202em)"
+        browser.close()
+        plot.close()
+
+
 def test_a_pattern_and_a_hub_that_is_closed(hub, frames, wait_until):
     with pytest.raises(InvalidArgument):
         labhub.HubBrowser(hub, pattern=3)
