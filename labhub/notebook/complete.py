@@ -53,8 +53,8 @@ MAGICS = {
     "hub_plot": Words(options=("--fields", "--window", "--name"), names="channel"),
     "hub_producer": Words(options=("--restart",), names="producer"),
     "hub_producers": Words(producers.ACTIONS, ("-n",), names="producer"),
-    "hub_record": Words(recordings.RECORD_ACTIONS, ("--compression", "--name")),
-    "hub_replay": Words(recordings.REPLAY_ACTIONS, ("--speed", "--prefix", "--name")),
+    "hub_record": Words(recordings.RECORD_ACTIONS, ("--title", "--compression", "--name")),
+    "hub_replay": Words(recordings.REPLAY_ACTIONS, ("--speed", "--prefix", "--key", "--name")),
     "hub_tail": Words(options=("-n", "--name"), names="channel"),
 }
 

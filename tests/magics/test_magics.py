@@ -93,6 +93,11 @@ def test_restart_keeps_the_endpoint_unless_another_is_given(run: Run, capsys: py
     run("%hub_broker stop")
 
 
+def of_pyzmq(thread: threading.Thread) -> bool:
+    """Whether this is the one thread by which pyzmq keeps messages until they have left; it stays for the process."""
+    return type(thread).__module__ == "zmq.utils.garbage"
+
+
 def test_a_broker_in_this_kernel_ends_with_the_magics(shell: InteractiveShell, run: Run) -> None:
     threads = set(threading.enumerate())
     started = run("%hub_broker start --here --endpoint tcp://127.0.0.1:0")
@@ -106,7 +111,7 @@ def test_a_broker_in_this_kernel_ends_with_the_magics(shell: InteractiveShell, r
     run("%hub_broker restart --here --endpoint tcp://127.0.0.1:0")
     shell.run_line_magic("unload_ext", "labhub")
     assert runtime.find() is None
-    assert set(threading.enumerate()) <= threads
+    assert [t for t in threading.enumerate() if t not in threads and not of_pyzmq(t)] == []
     shell.run_line_magic("load_ext", "labhub")
 
 
