@@ -19,10 +19,11 @@ def junk_segment(hub: Hub, channel: str) -> Iterator[None]:
     """Put a file that is no segment in the place of one, as long as the block lasts."""
     info = hub.find(channel)
     path = Path(str(info.directory)) / info.shm_name
-    hidden = path.with_name("hidden")
-    path.rename(hidden)
-    path.write_bytes(os.urandom(8192))
-    path.chmod(0o600)
+    hidden, junk = path.with_name("hidden"), path.with_name("junk")
+    junk.write_bytes(os.urandom(8192))
+    junk.chmod(0o600)
+    hidden.hardlink_to(path)
+    junk.rename(path)  # at no time is there nothing: its producer would go on in a new segment
     try:
         yield
     finally:

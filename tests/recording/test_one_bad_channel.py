@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from labhub.errors import InvalidArgument, LabHubError, RecordingError, SchemaMi
 from labhub.hub import Hub
 from labhub.recording import verify
 from labhub.recording.channel import ChannelReader
+from tests.bad_channels import junk_segment
 
 UNSTORABLE: dict[str, Any] = {
     "longdouble": np.longdouble,
@@ -94,19 +94,13 @@ def test_several_channels_of_which_none_can_be_recorded_are_an_error_at_the_star
     assert not store.exists()
 
 
-def test_a_channel_whose_segment_is_gone_at_the_start_is_left_out(hub: Hub, store: Path) -> None:
+def test_a_channel_whose_segment_cannot_be_read_at_the_start_is_left_out(hub: Hub, store: Path) -> None:
     """The broker still knows it."""
     with hub.producer("good", dtype="f8") as good, hub.producer("bad", dtype="f8"):
-        info = hub.find("bad")
-        hidden = Path(str(info.directory)) / f"{info.shm_name}.hidden"
-        shutil.move(Path(str(info.directory)) / info.shm_name, hidden)
-        try:
-            with pytest.raises(RecordingError, match="bad: "):
-                with hub.record("good", "bad", store=store) as rec:
-                    assert list(rec.errors) == ["bad"]
-                    good.write(1.0)
-        finally:
-            shutil.move(hidden, Path(str(info.directory)) / info.shm_name)
+        with junk_segment(hub, "bad"), pytest.raises(RecordingError, match="bad: "):
+            with hub.record("good", "bad", store=store) as rec:
+                assert list(rec.errors) == ["bad"]
+                good.write(1.0)
     assert values(store, "good") == [1.0]
     assert verify(store).complete
 
