@@ -155,7 +155,7 @@ class Hub(Bound):
             Slots of the ring. Unless it or `history` is given, as many as fit 8 MB, at least 8; if the rate is known,
             2 seconds at least, but a quarter of what is free in shared memory at most. `Producer.history` tells.
         history : float, optional
-            How far back the ring reaches instead (in seconds): ```snapshot(seconds=history)``` is always complete.
+            How far back the ring reaches instead (in seconds): ``snapshot(seconds=history)`` is always complete.
         rate : float, optional
             Slots per second, if there is no `sample_rate` that says it; it only sizes the ring.
         lossless : bool or "single"
