@@ -186,7 +186,8 @@ def test_it_imports_what_is_exported_here(stack, machine, bridge, endpoint, wait
         base = f"labhub/lab/{hub}/x"
         data = session.declare_subscriber(f"{base}/data", messages.append)
         token = session.liveliness().declare_token(f"{base}/imported/{asks['tokens'][0].rpartition('/')[2]}")
-        wait_until(lambda: out._exports._exports["x"]._matched(), PATIENCE)
+        made = out._exports._exports  # an export is there a moment after its token
+        wait_until(lambda: "x" in made and made["x"]._matched(), PATIENCE)
         offer = read_offer(ask(session, f"{base}/offer", asks["questions"][0]))
         assert (offer["run"], offer["capacity"], offer["resume"], offer["lossless"]) == (run, 64, 0, True)
         p.write_many(range(5))
