@@ -60,7 +60,11 @@ def no_endless_children() -> Iterator[None]:
 
 VERSIONS = ("schema", "datablock", "recording", "replaying", "cli", "magics", "property")
 """Rooms whose tests are marked ``versions``: what they do depends on other packages more than elsewhere."""
-SLOW = ("test_interrupts.py", "test_kernels.py")
+SLOW = (
+    *("test_interrupts.py", "test_kernels.py", "test_background.py", "test_tracebacks.py", "test_notebooks.py"),
+    *("test_top.py", "test_tail.py", "test_key.py", "test_bridge.py", "test_killed_at_each_step.py"),
+    *("test_interrupted_batches.py", "test_interrupted_slots.py"),
+)
 """Files in them that take long, and whose subject is not what another package does."""
 
 

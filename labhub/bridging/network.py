@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -26,6 +27,16 @@ TX_BATCHES = 16
 a large slot waits until one thread has woken the other (docs/bridge.md has figures)."""
 
 
+def _check_endpoint(endpoint: str) -> None:
+    """Refuse the two ways of writing an endpoint that Zenoh has no plain words for."""
+    kind, found, rest = endpoint.partition("://")
+    if found:
+        raise InvalidArgument(f"{endpoint!r} is no endpoint of a bridge; write '{kind}/{rest}', as in 'tcp/host:7447'")
+    kind, _, rest = endpoint.partition("/")
+    if kind in ("tcp", "tls", "quic", "udp") and not re.search(r":\d+($|[?#])", rest):
+        raise InvalidArgument(f"{endpoint!r} names no port; write '{kind}/host:port', as in 'tcp/host:7447'")
+
+
 def configuration(connect: Sequence[str], listen: Sequence[str], path: str | Path | None) -> zenoh.Config:
     """Return Zenoh's configuration: that of the file, or one that talks to nobody who is not named.
 
@@ -42,6 +53,8 @@ def configuration(connect: Sequence[str], listen: Sequence[str], path: str | Pat
                 shell=": give --connect tcp/host:7447, --listen tcp/0.0.0.0:7447, or --config FILE",
             ),
         )
+    for endpoint in (*connect, *listen):
+        _check_endpoint(endpoint)
     try:
         config = zenoh.Config() if path is None else zenoh.Config.from_file(path)
         if path is None:  # no discovery, and no port open on every interface, unless somebody asks for it in a file

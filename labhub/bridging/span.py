@@ -24,6 +24,7 @@ from labhub.bridging.status import BridgeStatus
 from labhub.bridging.wire import Address
 from labhub.datablock.config import checked_count
 from labhub.datablock.location import segment_directory
+from labhub.ending import close_first
 from labhub.errors import BridgeError, ClosedError, InvalidArgument
 from labhub.hub import Hub, connect
 from labhub.names import check_name
@@ -37,8 +38,8 @@ PATTERN = re.compile(r"[A-Za-z0-9._*?\[\]!-]+", re.ASCII)
 class Bridge(Bound):
     """Channels between this machine's hub and others. Made by `labhub.bridge`, which explains the parameters.
 
-    It connects, and connects again, by itself. Closing it, or leaving its ``with`` block, ends the imported channels
-    here and withdraws the exported ones from the others.
+    It connects, and connects again, by itself. Closing it, leaving its ``with`` block, or the end of the program ends
+    the imported channels here and withdraws the exported ones from the others.
 
     Attributes
     ----------
@@ -85,6 +86,7 @@ class Bridge(Bound):
             )
             stack.callback(self._exports.close)
             self._stack = stack.pop_all()
+        close_first(self)
         self._doctor = Task(self._diagnose, "bridge diagnosis")
         self._doctor.start()
 

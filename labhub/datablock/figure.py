@@ -67,7 +67,7 @@ def _draw(
 ) -> None:
     """Draw the lines of one unit."""
     numbers, how = _drawable(values)
-    panel.plot(seconds, numbers, linewidth=1.0)
+    panel.plot(seconds, numbers, linewidth=1.0, marker="o" if len(seconds) == 1 else "", markersize=4)
     name = labels[0] if len(labels) == 1 else VALUE
     name = (channel if name == VALUE and len(labels) == 1 else name) + how
     _literal(panel.set_ylabel(f"{name} ({unit})" if unit else name))

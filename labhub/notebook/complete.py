@@ -54,7 +54,7 @@ MAGICS = {
     "hub_producer": Words(options=("--restart",), names="producer"),
     "hub_producers": Words(producers.ACTIONS, ("-n",), names="producer"),
     "hub_record": Words(recordings.RECORD_ACTIONS, ("--title", "--compression", "--name")),
-    "hub_replay": Words(recordings.REPLAY_ACTIONS, ("--speed", "--prefix", "--key", "--name")),
+    "hub_replay": Words(recordings.REPLAY_ACTIONS, ("--speed", "--prefix", "--key", "--time-unit", "--name")),
     "hub_tail": Words(options=("-n", "--name"), names="channel"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 import time
@@ -253,6 +254,9 @@ def test_nonsense_from_the_network(pair, wait_until) -> None:
         ({"imports": "a/b/c", "listen": "tcp/127.0.0.1:0"}, "no pattern"),
         ({"exports": "a b", "listen": "tcp/127.0.0.1:0"}, "no pattern"),
         ({"listen": "nonsense"}, "configuration|network"),
+        ({"connect": "tcp://127.0.0.1:7447"}, "write 'tcp/127.0.0.1:7447'"),
+        ({"connect": "tcp/127.0.0.1"}, "no port"),
+        ({"connect": "tcp/[::1]"}, "no port"),
         ({"config": "/nowhere/zenoh.json5"}, "configuration"),
         ({"site": "a/b", "listen": "tcp/127.0.0.1:0"}, "site"),
         ({"buffer_nbytes": 0, "listen": "tcp/127.0.0.1:0"}, "buffer_nbytes"),
@@ -331,6 +335,21 @@ def test_close_twice(machine, bridge, endpoint) -> None:
     b.close()
     assert b.status.state == "closed"
     assert repr(b) == "Bridge('lab', closed)"
+
+
+UNCLOSED = """
+import labhub
+bridge = labhub.bridge(hub=labhub.connect("here"), {})
+"""
+
+
+@pytest.mark.parametrize("what", ["exports='*', listen='{}'", "imports='lab/*', connect='{}'"])
+def test_a_program_that_closes_no_bridge_ends(machine, endpoint, what) -> None:
+    """Zenoh's threads are no daemons: Python would wait for them for ever."""
+    machine("here")
+    program = UNCLOSED.format(what.format(endpoint))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_two_bridges_that_export_the_same(pair, bridge, endpoint) -> None:

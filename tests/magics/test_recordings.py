@@ -79,3 +79,10 @@ def test_a_title_is_signed_and_a_signer_can_be_named(run: Callable[[str], Any]) 
         replay = run(f"%hub_replay start run.zarr --prefix old. --key {proof.public_key}")
         assert replay.wait(timeout=10)
         run("%hub_replay stop")
+
+
+def test_the_unit_of_a_column_of_times_can_be_said(run: Callable[[str], Any], here: Path) -> None:
+    (here / "ticks.csv").write_text("time,v\n0,1\n500,2\n")
+    with connect():
+        replay = run("%hub_replay start ticks.csv --time-unit ms --speed 100")
+        assert replay.wait(timeout=10)

@@ -76,6 +76,7 @@ class RecordingMagics(SessionMagics):
     @argument("--speed", default="1", metavar="X", help="so many times as fast as it was; max: as its readers read")
     @argument("--key", default=None, metavar="HEX", help="who signed it, if it was not you; any: whoever did")
     @argument("--prefix", default="", metavar="P", help="what to put before each name")
+    @argument("--time-unit", default=None, metavar="U", help="s, ms, us or ns: what numbers in a column of times count")
     @broker_name()
     @line_magic
     @one_line_errors
@@ -99,9 +100,8 @@ class RecordingMagics(SessionMagics):
                     running.stop()
                 source, *channels = options.words
                 hub, speed = self.session.hub(options.name), _speed(options.speed)
-                self.session.replay = replay(
-                    source, *channels, hub=hub, speed=speed, prefix=options.prefix, key=options.key
-                )
+                more = {"prefix": options.prefix, "key": options.key, "time_unit": options.time_unit}
+                self.session.replay = replay(source, *channels, hub=hub, speed=speed, **more)
                 return self.session.replay
             case "stop" if running is not None:
                 running.stop()
