@@ -110,7 +110,7 @@ LOGIC = [
         "count = leading(headers + holes, want - bad - holes, false);",
         "count = want - bad - holes;",
     ),
-    one("MAPPING_HOLDS_LOCK", "segment.hpp", "MAP_SHARED | extra, own, 0)", "MAP_SHARED | extra, fd, 0)"),
+    one("MAPPING_HOLDS_LOCK", "segment.hpp", "MAP_POPULATE : 0), own, 0)", "MAP_POPULATE : 0), fd, 0)"),
 ]
 """Found by the payloads, the counts and the waits of `ring`."""
 

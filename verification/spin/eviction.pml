@@ -52,7 +52,7 @@ active proctype producer() {
       :: s != ACTIVE || c > commit || commit - c < N  /* mirrors producer.hpp: head_ - cursor < segment_->capacity) continue */
       :: else ->
         if
-        :: holder == 0  /* dead; mirrors producer.hpp: !locked_by_other(file_->get(), line_lock(k)) */
+        :: holder == 0  /* dead; mirrors producer.hpp: !maybe_locked_by_other(file_->get(), line_lock(k)) */
         :: true         /* stuck for longer than evict_after */
         fi;
         d_step {
@@ -87,7 +87,7 @@ inline look_at_state() { active_seen = (state == ACTIVE && generation == mine) }
 proctype consumer(byte me) {
   byte next, mine, start, got, lost, a, b;
   bool good, active_seen, old_state;
-  d_step { holder == 0 -> holder = me };  /* mirrors consumer.hpp: try_lock(file_->get(), line_lock(k)) */
+  d_step { holder == 0 -> holder = me };  /* mirrors consumer.hpp: take_lock(file_->get(), line_lock(k), path_) */
   {
 #ifdef MUT_SAME_GENERATION
     mine = generation;

@@ -76,7 +76,7 @@ inline write_slot(i) {
 proctype producer(byte me) {
   byte head, k, n;
   bool old;
-  d_step { owner == 0 && heir == me -> owner = me; heir++ };  /* mirrors creation.hpp: try_lock(o.file->get(), kProducerLock) */
+  d_step { owner == 0 && heir == me -> owner = me; heir++ };  /* mirrors creation.hpp: take_lock(o.file->get(), kProducerLock, path_) */
   {
     begin();
     do

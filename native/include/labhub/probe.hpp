@@ -48,7 +48,9 @@ inline Report probe(const std::string& directory, const std::string& name) {
   r.head = h.commit.commit.load(std::memory_order_acquire);
   r.commit_ns = r.head > h.commit.first_seq ? segment.slot(r.head - 1).timestamp_ns.load(std::memory_order_relaxed) : 0;
   const std::int64_t offset = h.owner.clock_offset_ns.load(std::memory_order_relaxed);
-  r.clock_ahead_ns = offset ? offset - clock_offset().ns : 0;
+  // A damaged header can say anything: the difference wraps around then, as unsigned numbers do.
+  const auto ahead = static_cast<std::uint64_t>(offset) - static_cast<std::uint64_t>(clock_offset().ns);
+  r.clock_ahead_ns = offset ? static_cast<std::int64_t>(ahead) : 0;
   for (std::uint32_t k = 0; k < kMaxLines; ++k) {
     const CursorLine& l = h.lines[k];
     const std::uint64_t state = l.state.load(std::memory_order_acquire) & 3;
